@@ -1,0 +1,105 @@
+# The one door: the same commands by hand and in CI. Needs make and a Python >= 3.10 with venv, nothing else.
+#
+#     make test PYTHON=python3.13 VENV=.venv313      another interpreter beside the first
+#     make test ARGS="tests/testing -x"              some tests only (then the limits of coverage do not count)
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+FUZZ_SECONDS ?= 60
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+# Floors 0 to 2 are pure, so there is no excuse for an untested branch.
+PURE := natsync/errors.py,natsync/headers.py,natsync/subjects.py,natsync/nuid.py,natsync/deadline.py,natsync/locks.py
+PURE := $(PURE),natsync/events.py,natsync/protocol/*,natsync/policy/*
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check format matrix fuzz docs dist clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo     a real server and two clients, at work"
+	@echo "make test     all tests, with coverage"
+	@echo "make check    format, lint, types, floors, spelling, dead code"
+	@echo "make format   let ruff format and fix"
+	@echo "make matrix   all tests with every Python that is installed"
+	@echo "make fuzz     fuzz the parser for FUZZ_SECONDS (60)"
+	@echo "make docs     the documentation, in docs/_build"
+	@echo "make dist     the wheel and the source archive, in dist"
+	@echo "make clean    remove what make made"
+
+# Stamps: what is installed already is not installed again until setup.cfg changes.
+
+venv: $(VENV)/.made
+
+$(VENV)/.made:
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "natsync needs Python 3.10 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.server: $(VENV)/.made setup.cfg
+	$(PIP) --editable ".[server]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made setup.cfg
+	$(PIP) --editable ".[server,test]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made setup.cfg
+	$(PIP) --editable ".[server,test,dev]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.made setup.cfg
+	$(PIP) --editable ".[docs]"
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.made setup.cfg
+	$(PIP) --editable ".[fuzz]"
+	@touch $@
+
+demo: $(VENV)/.server
+	$(BIN)/python -m natsync demo
+
+test: $(VENV)/.test
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=95
+	$(BIN)/coverage report --fail-under=100 --include="$(PURE)"
+endif
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/vulture natsync --min-confidence 80
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+matrix: $(VENV)/.dev
+	$(BIN)/tox run $(ARGS)
+
+fuzz: $(VENV)/.fuzz
+	@for harness in fuzz/fuzz_*.py; do \
+		echo "$$harness"; $(BIN)/python "$$harness" -max_total_time=$(FUZZ_SECONDS) $(ARGS) || exit 1; \
+	done
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W --keep-going docs docs/_build
+
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+
+clean:
+	rm -rf $(VENV) .tox build dist docs/_build htmlcov *.egg-info .coverage .coverage.*
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
