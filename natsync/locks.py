@@ -1,0 +1,79 @@
+"""The two ways in which a thread of natsync waits for another.
+
+Floor 0: knows `threading` and nothing of NATS. Both are made of one plain lock, because a plain lock is the only
+primitive that is at once the cheapest to wake, interruptible by Ctrl-C, and usable in a signal handler (a Condition is
+none of these).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+
+__all__ = ["Latch", "Wakeup", "acquire_within"]
+
+# A wait on a lock cannot be interrupted on Windows before Python 3.14 [cpython #80116]; there it is cut into slices.
+_SLICE = 0.1 if sys.platform == "win32" and sys.version_info < (3, 14) else threading.TIMEOUT_MAX
+
+
+def acquire_within(lock: threading.Lock, timeout: float) -> bool:
+    """Acquire a lock, waiting at most `timeout` seconds (`math.inf`: for ever); say whether it was got."""
+    if timeout <= _SLICE:
+        return lock.acquire(timeout=timeout)
+    end = math.inf if timeout == math.inf else time.monotonic() + timeout
+    while True:
+        left = _SLICE if end == math.inf else min(_SLICE, end - time.monotonic())
+        if left <= 0:
+            return lock.acquire(blocking=False)
+        if lock.acquire(timeout=left):
+            return True
+
+
+class Wakeup:
+    """A one-bit signal: any thread sets it, one thread waits for it, and the wait consumes it.
+
+    A signal that comes before the wait is kept, so it cannot be lost; two signals before a wait are one.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Wake the waiter, now or at its next wait; safe from any thread and from signal handlers; never blocks."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # it is set already
+
+    def wait(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds (`math.inf`: for ever) and say whether the signal came."""
+        return acquire_within(self._lock, timeout)
+
+
+class Latch:
+    """An answer that one thread waits for and another gives, once.
+
+    The giver stores its facts first and calls `open()` last; whoever sees `wait()` return true may read them.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def open(self) -> None:
+        """Let the waiter go; a second call changes nothing."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # it was open already: an answer and a loss may both arrive
+
+    def wait(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds and say whether the latch is open; it is for one waiter."""
+        return acquire_within(self._lock, timeout)
