@@ -1,0 +1,273 @@
+"""Bytes from a server in, operations out.
+
+Sans-IO: knows no socket and no time. Owns the bytes of the operation that has not fully arrived, and nothing else; a
+new connection gets a new parser. Not for two threads at once: it belongs to whoever reads the connection.
+
+The result never depends on how the bytes were cut into pieces, and the work is linear in their number: a line that
+comes byte by byte is never searched twice, and the pieces of a large payload are joined once. Nothing a peer sends
+raises or makes the parser keep more than one message, one line, and the table of known lines.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from natsync.errors import ProtocolError
+from natsync.protocol.operations import OK, PING, PONG, ErrOp, InfoOp, MsgOp, OkOp, Operation, PingOp, PongOp
+
+__all__ = ["Parser"]
+
+_CRLF = b"\r\n"
+
+# (sid, subject, reply, size of the header block or None, size of header block and data together)
+_Args: TypeAlias = "tuple[int, str, str | None, int | None, int]"
+
+# The operations without a payload.
+_Rare: TypeAlias = "InfoOp | ErrOp | PingOp | PongOp | OkOp"
+
+_RARE_WORDS: dict[bytes, _Rare] = {b"PING": PING, b"PONG": PONG, b"+OK": OK}
+
+# What the first three bytes of a line may be, complete or not: garbage is told at once, not when its line ends.
+_STARTS = frozenset(
+    word[:length] for word in (b"MSG", b"HMSG", b"PING", b"PONG", b"+OK", b"-ERR", b"INFO") for length in (0, 1, 2, 3)
+)
+
+# A number with more digits than this cannot be meant, and reading it would cost more than its bytes.
+_MAX_DIGITS = 18
+
+# How many bytes of a bad line an error shows.
+_EXCERPT = 48
+
+# Lines whose fields are remembered. Streams of messages repeat theirs: same subject, sid and size. A line with a
+# reply subject hardly ever comes twice, so it is left out.
+_KNOWN_LINES = 256
+_KNOWN_LINE_LENGTH = 256
+
+# Smaller pieces of a payload are gathered in one bytearray: kept as objects, they would cost a multiple of their bytes.
+_SMALL_PIECE = 512
+
+
+class Parser:
+    """A parser for one connection.
+
+    Args:
+        max_payload: The largest header block and data together, in bytes.
+        max_control_line: The longest line without its LF, in bytes; `max_info_line` is the same for `INFO`.
+
+    Attributes:
+        error: Why the bytes cannot be understood, or None. From then on nothing is parsed any more.
+    """
+
+    __slots__ = (
+        "_args",
+        "_known",
+        "_line",
+        "_max_control_line",
+        "_max_info_line",
+        "_max_payload",
+        "_missing",
+        "_pieces",
+        "_short_line",
+        "error",
+    )
+
+    def __init__(
+        self,
+        *,
+        max_payload: int = 64 * 1024 * 1024,
+        max_control_line: int = 65536,
+        max_info_line: int = 1024 * 1024,
+    ) -> None:
+        self._max_payload = max_payload
+        self._max_control_line = max_control_line
+        self._max_info_line = max_info_line
+        # Only a longer line can be longer than its limit.
+        self._short_line = min(max_control_line, max_info_line)
+        self._known: dict[bytes, _Args] = {}
+        # The line under way, while its LF has not come.
+        self._line = bytearray()
+        # The message under way: what its line said, its bytes so far, and how many more it takes, the CRLF included.
+        self._args: _Args | None = None
+        self._pieces: list[bytes | bytearray] = []
+        self._missing = 0
+        self.error: ProtocolError | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the bytes so far end with a whole operation."""
+        return self.error is None and self._args is None and not self._line
+
+    def feed(self, data: bytes) -> list[Operation]:
+        """Return the operations that `data` completes, in order; check `error` afterwards. Never raises."""
+        operations: list[Operation] = []
+        if self.error is None and data:
+            try:
+                self._parse(data, operations)
+            except ProtocolError as error:
+                # Without its traceback, which would keep this frame and its bytes alive.
+                self.error = error.with_traceback(None)
+        return operations
+
+    def _parse(self, data: bytes, operations: list[Operation]) -> None:
+        """Append what `data` completes, and keep what it begins; this loop is where a busy client spends its time."""
+        data, position = self._resume(data, operations)
+        append, find, known = operations.append, data.find, self._known.get
+        found: _Args | _Rare | None
+        while (end := find(b"\n", position)) >= 0:
+            line = data[position:end]
+            found = known(line)
+            if found is None:
+                found = self._parse_line(line)
+                if not isinstance(found, tuple):
+                    append(found)
+                    position = end + 1
+                    continue
+            sid, subject, reply, header_size, size = found
+            start = end + 1
+            stop = start + size
+            if data[stop : stop + 2] != _CRLF:
+                if len(data) >= stop + 2:
+                    raise _no_crlf(found, data[stop : stop + 2])
+                self._begin_message(found, data[start:])
+                return
+            if header_size is None:
+                append((sid, subject, reply, None, data[start:stop]))
+            else:
+                middle = start + header_size
+                append((sid, subject, reply, data[start:middle], data[middle:stop]))
+            position = stop + 2
+        if position < len(data):
+            self._keep_line(data[position:])
+
+    def _resume(self, data: bytes, operations: list[Operation]) -> tuple[bytes, int]:
+        """Go on with what is under way; return the bytes to parse next, and where."""
+        if self._args is not None:
+            return data, self._continue_message(self._args, data, operations)
+        if not self._line:
+            return data, 0
+        if b"\n" not in data:
+            self._keep_line(data)
+            return b"", 0
+        begun = bytes(self._line)
+        self._line.clear()
+        return begun + data, 0
+
+    # A line
+
+    def _keep_line(self, piece: bytes) -> None:
+        line = self._line
+        line += piece
+        if bytes(line[:3]).upper() not in _STARTS:
+            raise _unknown(line)
+        if len(line) > self._short_line:
+            self._check_length(line)
+
+    def _check_length(self, line: bytes | bytearray) -> None:
+        limit = self._max_info_line if line[:1] in (b"I", b"i") else self._max_control_line
+        if len(line) > limit:
+            raise ProtocolError(f"a line of the server is longer than {limit} bytes: {_excerpt(line)}")
+
+    def _parse_line(self, line: bytes) -> _Args | _Rare:
+        """Read a line, without its LF: the fields of a message, or a whole operation of another kind."""
+        if len(line) > self._short_line:
+            self._check_length(line)
+        # Servers end a line with CRLF; the LF alone is taken too, as nats.go does.
+        text = line.removesuffix(b"\r")
+        word = text[:4].upper()
+        if word in (b"MSG ", b"HMSG", b"MSG\t"):
+            args = self._parse_message_line(text, has_header=word == b"HMSG")
+            if args[2] is None and len(line) <= _KNOWN_LINE_LENGTH:
+                if len(self._known) >= _KNOWN_LINES:
+                    self._known.clear()
+                self._known[line] = args
+            return args
+        # What follows these words on their line has no meaning, and is let pass [nats.go parser.go: `+OKay`].
+        rare = _RARE_WORDS.get(word) or _RARE_WORDS.get(word[:3])
+        if rare is not None:
+            return rare
+        if text[4:5] in (b" ", b"\t"):
+            if word == b"INFO":
+                return InfoOp(text[5:])
+            if word == b"-ERR":
+                return ErrOp(text[5:].strip(b" \t").decode("utf-8", "backslashreplace"))
+        raise _unknown(line)
+
+    def _parse_message_line(self, text: bytes, *, has_header: bool) -> _Args:
+        """Read `MSG subject sid [reply] size` or `HMSG subject sid [reply] header-size size`."""
+        # Only these blanks part fields: other white space is part of a subject, and must not shift the sid.
+        words = text.replace(b"\t", b" ").split(b" ")
+        if b"" in words:
+            words = [word for word in words if word]
+        header_size = None
+        if has_header:
+            # `HMSGx` is no HMSG.
+            if len(words) < 5 or len(words[0]) != 4:
+                raise _unknown(text)
+            header_size = _number(words.pop(-2))
+        if len(words) not in (4, 5):
+            raise _unknown(text)
+        sid, size = _number(words[2]), _number(words[-1])
+        if sid < 1 or size < 0 or (header_size is not None and not 0 <= header_size <= size):
+            raise ProtocolError(f"the server sent a message line with a wrong number: {_excerpt(text)}")
+        if size > self._max_payload:
+            raise ProtocolError(f"the server announced {size} bytes of payload; at most {self._max_payload} are taken")
+        reply = words[3].decode("utf-8", "surrogateescape") if len(words) == 5 else None
+        return (sid, words[1].decode("utf-8", "surrogateescape"), reply, header_size, size)
+
+    # A message that comes in several pieces
+
+    def _begin_message(self, args: _Args, piece: bytes) -> None:
+        self._args = args
+        self._pieces = [piece]
+        self._missing = args[-1] + 2 - len(piece)
+
+    def _continue_message(self, args: _Args, data: bytes, operations: list[Operation]) -> int:
+        """Take from `data` what the message lacks, and return the position after it."""
+        taken = min(self._missing, len(data))
+        self._missing -= taken
+        self._keep_piece(data[:taken])
+        if not self._missing:
+            self._args = None
+            operations.append(self._finish_message(args))
+        return taken
+
+    def _keep_piece(self, piece: bytes) -> None:
+        last = self._pieces[-1]
+        if len(piece) >= _SMALL_PIECE:
+            self._pieces.append(piece)
+        elif isinstance(last, bytearray):
+            last += piece
+        else:
+            self._pieces.append(bytearray(piece))
+
+    def _finish_message(self, args: _Args) -> MsgOp:
+        sid, subject, reply, header_size, _ = args
+        pieces, self._pieces = self._pieces, []
+        if len(pieces[-1]) < 2:
+            pieces[-2:] = [pieces[-2] + pieces[-1]]
+        # The CRLF is cut off before the join, so that a large payload is copied once, not twice.
+        end = bytes(pieces[-1][-2:])
+        if end != _CRLF:
+            raise _no_crlf(args, end)
+        pieces[-1] = pieces[-1][:-2]
+        body = b"".join(pieces)
+        if header_size is None:
+            return (sid, subject, reply, None, body)
+        return (sid, subject, reply, body[:header_size], body[header_size:])
+
+
+def _number(word: bytes) -> int:
+    """Read a decimal number; anything else is -1."""
+    return int(word) if word.isdigit() and len(word) <= _MAX_DIGITS else -1
+
+
+def _excerpt(line: bytes | bytearray) -> str:
+    return repr(bytes(line[:_EXCERPT]))[1:] + ("..." if len(line) > _EXCERPT else "")
+
+
+def _unknown(line: bytes | bytearray) -> ProtocolError:
+    return ProtocolError(f"the server sent a line that is not the NATS protocol: {_excerpt(line)}")
+
+
+def _no_crlf(args: _Args, end: bytes) -> ProtocolError:
+    return ProtocolError(f"a message of {args[-1]} bytes to {args[1]!r} is followed by {_excerpt(end)}, not by CRLF")
