@@ -1,0 +1,88 @@
+"""What happens to a client, as values that the lifecycle callbacks get.
+
+A policy-floor file: holds no behaviour. Every event has `.client`, `.error` (the cause, or None), `.server` (redacted
+URL, or None) and `.subscription` (or None).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+__all__ = [
+    "AsyncError",
+    "Closed",
+    "Connected",
+    "Disconnected",
+    "DiscoveredServers",
+    "Event",
+    "LameDuck",
+    "ReconnectFailed",
+    "Reconnected",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """Base of all events."""
+
+    client: Any = dataclasses.field(repr=False)
+    """The `natsync.Client` that it happened to."""
+    error: Exception | None = None
+    """Why, or None when it was the user's wish or no failure."""
+    server: str | None = None
+    """The server concerned, as a redacted URL."""
+    subscription: Any = None
+    """The `natsync.Subscription` concerned."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Connected(Event):
+    """The first connection is there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Disconnected(Event):
+    """A connection was lost, or closed by the user (then `error` is None)."""
+
+    dropped_msgs: int = 0
+    """Messages accepted for sending that went with it: partly sent, or over the reconnect buffer's limit."""
+    dropped_bytes: int = 0
+    """The bytes of these messages, as they would have been sent."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconnected(Event):
+    """A lost connection is restored: subscriptions are back, and what was buffered is sent."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconnectFailed(Event):
+    """One attempt failed, in dialling or in the handshake."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Closed(Event):
+    """The client is closed for good; the last event."""
+
+    dropped_msgs: int = 0
+    """Messages that still waited to be sent."""
+    dropped_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscoveredServers(Event):
+    """The cluster named servers that were not known before."""
+
+    urls: tuple[str, ...] = ()
+    """The new ones, redacted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LameDuck(Event):
+    """The server will shut down soon [ADR-5]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AsyncError(Event):
+    """Something failed that no call was waiting for: a handler, a slow consumer, a permission, credentials."""

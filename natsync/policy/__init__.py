@@ -1,0 +1,1 @@
+"""Floor 2: decisions. No thread, no socket; time is an argument."""
