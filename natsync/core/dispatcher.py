@@ -1,0 +1,91 @@
+"""The workers that run message callbacks and the callbacks of futures.
+
+Knows jobs as callables; knows nothing of messages. Jobs of one subscription are ordered by that subscription (it
+submits the next turn when the last is over), not here.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+from natsync.core.threads import ClientThread
+
+__all__ = ["Dispatcher"]
+
+_log = logging.getLogger("natsync.dispatcher")
+
+
+class Dispatcher:
+    """A pool of threads that grows with the number of callback subscriptions, up to a limit.
+
+    Growing at `subscribe()` instead of when work comes means that the reader never starts a thread.
+
+    Args:
+        owner: The engine.
+        client: The client's name, for the threads'.
+        most: `callback_workers`.
+    """
+
+    def __init__(self, owner: object, client: str, most: int) -> None:
+        self._owner = owner
+        self._client = client
+        self._most = most
+        self._lock = threading.Lock()
+        self._threads: list[ClientThread] = []
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._stopped = False
+
+    def grow(self, wanted: int) -> None:
+        """Have at least so many workers, or as many as are allowed."""
+        started: list[ClientThread] = []
+        with self._lock:
+            if not self._stopped:
+                for number in range(len(self._threads) + 1, min(wanted, self._most) + 1):
+                    started.append(ClientThread(self._owner, self._client, f"worker-{number}", self._work))
+                self._threads += started
+        for thread in started:
+            thread.start()
+
+    def add(self, workers: int) -> None:
+        """Have so many workers more, or as many as are allowed."""
+        self.grow(len(self._threads) + workers)
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Queue a job; never waits, from any thread."""
+        self._jobs.put(job)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether jobs wait for a worker."""
+        return not self._jobs.empty()
+
+    def stop(self) -> None:
+        """Let every worker end after the job it is at."""
+        with self._lock:
+            self._stopped = True
+            count = len(self._threads)
+        for _ in range(count):
+            self._jobs.put(None)
+
+    def abandon(self) -> None:
+        """In a forked child: the worker that forked, if it was one, ends after its callback."""
+        self._stopped = True
+
+    @property
+    def threads(self) -> list[ClientThread]:
+        return list(self._threads)
+
+    def _work(self) -> None:
+        while not self._stopped:
+            job = self._jobs.get()
+            if job is None:
+                return
+            try:
+                job()
+            except Exception:
+                # User code is guarded where it is called; this is a bug of ours, and must not cost a worker.
+                _log.exception("an error in natsync's dispatcher; please report it")
+            del job

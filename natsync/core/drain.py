@@ -1,0 +1,112 @@
+"""Draining a client: a small state machine that the supervisor steps.
+
+Knows the order: subscriptions end at the server, what is under way arrives, handlers and requests finish, then
+publishing ends, then the last bytes are confirmed. Never waits; `done` says that the client may be closed.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from natsync.core.link import PongCallback
+from natsync.deadline import Deadline
+from natsync.errors import BadSubscriptionError, ConnectionDrainingError, NatsError, NatsTimeoutError
+from natsync.policy.status import Status
+
+if TYPE_CHECKING:
+    from natsync.core.engine import Engine
+    from natsync.core.sink import Sink
+
+__all__ = ["Drain", "drained"]
+
+
+class _Phase(enum.Enum):
+    WANTED = "wanted"
+    ARRIVING = "messages under way arrive"
+    HANDLING = "handlers, readers and requests finish"
+    CONFIRMING = "the last publishes are confirmed"
+    DONE = "done"
+
+
+class Drain:
+    """One drain of one client.
+
+    Args:
+        engine: The client's parts.
+        deadline: For all of it.
+        thread: The caller's; a loop over messages that this very thread is in is not waited for.
+    """
+
+    def __init__(self, engine: Engine, deadline: Deadline, thread: int) -> None:
+        self._engine = engine
+        self.deadline = deadline
+        self._thread = thread
+        self._phase = _Phase.WANTED
+        self._ponged = False
+        self._sinks: list[Sink] = []
+        self.error: NatsError | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._phase is _Phase.DONE
+
+    def step(self) -> None:
+        """Go as far as is possible now; the supervisor calls it whenever it is woken."""
+        if self.deadline.expired and not self.done:
+            self._give_up()
+        if self._phase is _Phase.WANTED:
+            self._begin()
+        if self._phase is _Phase.ARRIVING and self._ponged:
+            for sink in self._sinks:
+                sink.finish(drained)
+            self._phase = _Phase.HANDLING
+        if self._phase is _Phase.HANDLING and self._is_quiet():
+            self._stop_publishing()
+        if self._phase is _Phase.CONFIRMING and self._ponged:
+            self._phase = _Phase.DONE
+
+    def _begin(self) -> None:
+        engine = self._engine
+        self._sinks = [sink for sink in engine.registry.all() if sink is not engine.mux]
+        engine.mux.on_idle = engine.wakeup.set
+        for sink in self._sinks:
+            sink.watch(engine.wakeup)
+            engine.registry.drain(sink.sid)
+        self._ping()
+        self._phase = _Phase.ARRIVING
+
+    def _is_quiet(self) -> bool:
+        # The inbox of requests ends last: handlers may be waiting for replies.
+        return self._engine.mux.is_idle and all(sink.is_quiet(self._thread) for sink in self._sinks)
+
+    def _stop_publishing(self) -> None:
+        self._engine.lifecycle.move(
+            Status.DRAINING_PUBS, also=lambda: self._engine.outbound.refuse(_draining), only_from=Status.DRAINING_SUBS
+        )
+        self._ping()
+        self._phase = _Phase.CONFIRMING
+
+    def _ping(self) -> None:
+        self._ponged = False
+        self._engine.outbound.put_ping(PongCallback(self._pong))
+
+    def _pong(self) -> None:
+        self._ponged = True
+        self._engine.wakeup.set()
+
+    def _give_up(self) -> None:
+        self.error = NatsTimeoutError(
+            f"draining was not over after {self.deadline.timeout} s ({self._phase.value}); the client was closed",
+            timeout=self.deadline.timeout,
+        )
+        self._phase = _Phase.DONE
+
+
+def drained() -> NatsError:
+    """Make the error that a drained subscription gives."""
+    return BadSubscriptionError("the subscription has been drained")
+
+
+def _draining() -> NatsError:
+    return ConnectionDrainingError("the client is draining and takes no more publishes")

@@ -1,0 +1,285 @@
+"""All parts of one client in one process, and how they come to life and end.
+
+Knows every part of core; holds no protocol and no policy of its own. A forked child makes a new engine in place of the
+inherited one, so nothing here is ever reset.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from typing import Any
+
+from natsync.core.connector import Connector
+from natsync.core.dispatcher import Dispatcher
+from natsync.core.drain import Drain
+from natsync.core.event_lane import EventLane
+from natsync.core.lifecycle import Lifecycle
+from natsync.core.link import Link
+from natsync.core.mux import Mux
+from natsync.core.outbound import Mode, Outbound
+from natsync.core.read_sink import ReadSink
+from natsync.core.reader import Traffic
+from natsync.core.registry import Registry
+from natsync.core.request_future import FutureTimer
+from natsync.core.restore import restore
+from natsync.core.sink import Sink
+from natsync.core.supervisor import Supervisor
+from natsync.core.threads import on_thread_of
+from natsync.deadline import Deadline
+from natsync.errors import (
+    ConnectionClosedError,
+    ConnectionReconnectingError,
+    ForkedConnectionError,
+    NatsError,
+    PermissionsError,
+    SlowConsumerError,
+)
+from natsync.events import AsyncError, Connected, ReconnectFailed
+from natsync.locks import Wakeup
+from natsync.policy.options import Options
+from natsync.policy.pool import Server, ServerPool
+from natsync.policy.status import Status
+from natsync.policy.verdict import most_telling
+from natsync.protocol.info import ServerInfo
+from natsync.protocol.server_errors import Reaction, reaction
+
+__all__ = ["Engine"]
+
+_numbers = itertools.count(1)
+# How long close() waits for threads that should end at once; a callback that still runs keeps its worker.
+_JOIN_TIMEOUT = 1.0
+
+
+class Engine:
+    """See the module.
+
+    Args:
+        client: The user's object, for events.
+        options: What it was asked for.
+    """
+
+    def __init__(self, client: object, options: Options) -> None:
+        self.client = client
+        self.options = options
+        self.label = options.name or str(next(_numbers))
+        self.wakeup = Wakeup()
+        self.lane = EventLane(self, self.label, options)
+        self.lifecycle = Lifecycle(self.lane)
+        self.outbound = Outbound(
+            live_limit=options.pending_size,
+            buffer_limit=options.reconnect_buffer_size,
+            write_timeout=options.write_timeout,
+            wakeup=self.wakeup,
+        )
+        self.registry = Registry(self.outbound)
+        self.dispatcher = Dispatcher(self, self.label, options.callback_workers)
+        self.mux = Mux(self.registry, options.inbox_prefix)
+        self.timer = FutureTimer(self, self.label, self.mux)
+        self.pool = ServerPool(options.servers, randomize=not options.dont_randomize)
+        self.connector = Connector(options, self.wakeup.set)
+        self.supervisor = Supervisor(self)
+        self.traffic = Traffic()
+        self.news: deque[tuple[Link, ServerInfo]] = deque()
+        """INFOs that the reader heard, for the supervisor."""
+        self.link: Link | None = None
+        self.info: ServerInfo | None = None
+        self.max_payload = 0
+        """The present server's; 0 before the first connection, when it is not known."""
+        self.reconnects = 0
+        self.dropped_msgs = 0
+        self.slow_drops = 0
+        """Messages dropped by subscriptions that have ended."""
+        self.close_wanted = False
+        self.force_wanted = False
+        self.drain: Drain | None = None
+        self.closed = threading.Event()
+        self.is_forked = False
+        self._drops_lock = threading.Lock()
+        self._awake_lock = threading.Lock()
+        self._awakener: int | None = None
+
+    # Opening.
+
+    def open(self) -> None:
+        """Walk over the servers once, on the calling thread, and start the threads.
+
+        Raises:
+            NatsError: The most telling failure, with `errors`; nothing stays open, and `open` may be called again.
+        """
+        self.lifecycle.move(Status.CONNECTING)
+        try:
+            self._first_walk()
+        except BaseException:
+            self.lifecycle.move(Status.DISCONNECTED)
+            raise
+
+    def _first_walk(self) -> None:
+        failures: dict[str, NatsError] = {}
+        for server in self.pool.snapshot():
+            try:
+                link = self.connector.connect(server)
+            except NatsError as exc:
+                failures[server.url.redacted] = exc
+            else:
+                self._start(link)
+                return
+        if not self.options.retry_on_failed_connect:
+            raise most_telling(failures)
+        self.lifecycle.move(Status.RECONNECTING, also=self.outbound.buffer)
+        for url, failure in failures.items():
+            self.lifecycle.report(ReconnectFailed(self.client, failure, url))
+        self._start_threads(None)
+
+    def _start(self, link: Link) -> None:
+        try:
+            restore(self, link, Connected(self.client, server=link.url))
+            self._start_threads(link)
+        except BaseException:
+            link.lose(None)
+            self.outbound.down()
+            link.end()
+            raise
+
+    def _start_threads(self, link: Link | None) -> None:
+        self.lane.thread.start()
+        self.supervisor.start(link)
+
+    def awake(self) -> None:
+        """Connect a forked child's client at its first use; whoever comes second waits for the first."""
+        if self.outbound.mode is not Mode.DORMANT:
+            return
+        if self._awakener == threading.get_ident():
+            raise ConnectionReconnectingError("a credentials or dialer callback uses the client that is connecting")
+        with self._awake_lock:
+            self._awakener = threading.get_ident()
+            try:
+                if self.lifecycle.status is Status.DISCONNECTED:
+                    self.open()
+            finally:
+                self._awakener = None
+
+    # Subscriptions.
+
+    def enter(self, sink: Sink, subscription: Any) -> None:
+        """Bring a new sink to life.
+
+        Raises:
+            ConnectionClosedError: The client was closed in the meantime.
+        """
+        sink.subscription = subscription
+        sink.on_slow = lambda: self._report_slow(sink)
+        sink.on_full = lambda: self.retire(sink, tell=False)
+        sink.on_end = lambda: self.retire(sink)
+        if not self.registry.add(sink):
+            raise self.closed_error()
+
+    def retire(self, sink: Sink, *, tell: bool = True) -> None:
+        """Take a sink out of the table, once; `tell` the server, unless it knows."""
+        if self.registry.remove(sink.sid, tell=tell):
+            with self._drops_lock:
+                self.slow_drops += sink.dropped
+
+    def _report_slow(self, sink: Sink) -> None:
+        error = SlowConsumerError(
+            f"messages on {sink.subject!r} are dropped: {sink.pending_msgs} are pending, which is the subscription's limit; make "
+            "its handler faster, use workers, or raise pending_msgs_limit and pending_bytes_limit",
+            subject=sink.subject,
+            sid=sink.sid,
+            dropped=sink.dropped,
+        )
+        self.report(error, sink.subscription)
+
+    # Ending.
+
+    def request_close(self, *, muted: bool = False) -> None:
+        """Refuse further use at once, and have the supervisor end the client."""
+        self.lane.muted = self.lane.muted or muted
+        self.outbound.refuse(self.closed_error)
+        self.close_wanted = True
+        self.connector.abort()
+        self.wakeup.set()
+        if not self.supervisor.is_started:
+            self.supervisor.finish_unstarted()
+
+    def wait_ended(self, timeout: float) -> bool:
+        """Wait until the client is closed and its threads are gone, as far as they can be; from a thread of the user's."""
+        if on_thread_of(self):
+            return False
+        deadline = Deadline(timeout)
+        ended = self.closed.wait(deadline.remaining())
+        for thread in (self.supervisor.thread, self.lane.thread, self.timer.thread, *self.dispatcher.threads):
+            if thread.ident is not None:
+                thread.join(min(deadline.remaining(), _JOIN_TIMEOUT))
+        return ended
+
+    def closed_error(self) -> NatsError:
+        """Make the error of calls on a closed client."""
+        cause = self.lifecycle.cause
+        why = f" ({cause})" if cause is not None else ""
+        error = ConnectionClosedError(f"the client is closed{why}; connect() makes a new one")
+        error.__cause__ = cause
+        return error
+
+    def check_open(self) -> None:
+        """Raise what a call on a client that is closed, or is about to be, gets."""
+        if self.close_wanted or self.lifecycle.status is Status.CLOSED:
+            raise self.closed_error()
+
+    def abandon(self) -> None:
+        """In a forked child, where no other thread is left: let go of everything inherited, without a byte to the server."""
+        self.is_forked = True
+        if self.link is not None:
+            self.link.transport.abandon()
+        self.connector.abandon()
+        self.dispatcher.abandon()
+        self.lane.abandon()
+        for sink in list(self.registry.clear_after_fork()):
+            sink.reset_after_fork(_forked)
+
+    # What the reader hears.
+
+    def heard_info(self, link: Link, info: ServerInfo) -> None:
+        link.info = info
+        self.info = info
+        self.max_payload = info.max_payload
+        self.news.append((link, info))
+        self.wakeup.set()
+
+    def heard_error(self, link: Link, error: NatsError) -> None:
+        answer = reaction(error)
+        if answer is Reaction.STAY:
+            self._refused(link, error)
+            return
+        link.server_error = error
+        if answer is Reaction.AUTH:
+            # The server closes the connection itself; what it said is the cause then.
+            self.lifecycle.report(AsyncError(self.client, error, link.url))
+        else:
+            link.lose(error, final=answer is Reaction.CLOSE)
+
+    def _refused(self, link: Link, error: NatsError) -> None:
+        sinks: list[Sink] = []
+        if isinstance(error, PermissionsError) and error.operation == "subscription":
+            sinks = self.registry.matching(error.subject, error.queue)
+        for sink in sinks:
+            if isinstance(sink, ReadSink):
+                sink.refuse(error)
+        subscription = sinks[0].subscription if sinks else None
+        self.lifecycle.report(AsyncError(self.client, error, link.url, subscription))
+
+    def report(self, error: Exception, subscription: Any = None) -> None:
+        """Report an error that no call waits for."""
+        link = self.link
+        self.lifecycle.report(AsyncError(self.client, error, link.url if link is not None else None, subscription))
+
+    def take_info(self, server: Server, info: ServerInfo) -> list[Server]:
+        """Take over what a server says of its cluster; the supervisor or the opener. Returns the servers never seen before."""
+        if self.options.ignore_discovered_servers:
+            return []
+        return self.pool.merge(info.connect_urls, server)
+
+
+def _forked() -> NatsError:
+    return ForkedConnectionError("this subscription belongs to the parent process; subscribe anew in the child")

@@ -1,0 +1,31 @@
+"""The guard around a user's message callback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from natsync.core.message import Msg, from_operation
+from natsync.protocol.operations import MsgOp
+
+if TYPE_CHECKING:
+    from natsync.core.engine import Engine
+    from natsync.core.subscription import Subscription
+
+__all__ = ["make_handler"]
+
+_log = logging.getLogger("natsync.dispatcher")
+
+
+def make_handler(engine: Engine, subscription: Subscription, cb: Callable[[Msg], object]) -> Callable[[MsgOp], None]:
+    """Return what a worker calls for each message; it never raises: errors are logged and reported, and the next one follows."""
+
+    def handle(operation: MsgOp) -> None:
+        try:
+            cb(from_operation(operation, subscription))
+        except Exception as exc:
+            _log.exception("the callback of %r raised an exception", subscription.subject)
+            engine.report(exc, subscription)
+
+    return handle

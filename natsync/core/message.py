@@ -1,0 +1,114 @@
+"""The message, as users see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from natsync.errors import BadHeaderError, BadSubjectError, BadSubscriptionError
+from natsync.headers import Headers
+from natsync.protocol.header_block import parse_header_block
+from natsync.protocol.operations import MsgOp
+
+if TYPE_CHECKING:
+    from natsync.core.subscription import Subscription
+
+__all__ = ["HeadersLike", "Msg"]
+
+HeadersLike = Headers | Mapping[str, str | Sequence[str]]
+
+
+class Msg:
+    """A message, received or to be published.
+
+    Args:
+        subject: Where it was published, or is to be.
+        data: The payload; any bytes-like object, which is copied.
+        reply: The subject that an answer goes to, or None.
+        headers: A `Headers`, or a mapping of `str` to `str` or to a sequence of `str`.
+
+    Raises:
+        TypeError: `data` is not bytes-like (encode text yourself: `text.encode()`).
+        BadHeaderError: A header cannot be written.
+    """
+
+    __slots__ = ("_block", "_headers", "data", "reply", "subject", "subscription")
+
+    subject: str
+    data: bytes
+    """The payload."""
+    reply: str | None
+    subscription: Subscription | None
+    """The subscription it came by; None for one that was made, and for the answer to a request."""
+
+    def __init__(
+        self, subject: str, data: bytes = b"", *, reply: str | None = None, headers: HeadersLike | None = None
+    ) -> None:
+        self.subject = subject
+        self.data = as_bytes(data)
+        self.reply = reply
+        self.subscription = None
+        self._block: bytes | None = None
+        self._headers = None if headers is None else headers if isinstance(headers, Headers) else Headers(headers)
+
+    @property
+    def headers(self) -> Headers | None:
+        """The headers, or None. Those of a received message are read at the first access.
+
+        A block that cannot be read gives None, and is reported to `error_cb` as `BadHeaderError`.
+        """
+        if self._block is not None:
+            block, self._block = self._block, None
+            try:
+                self._headers = parse_header_block(block)
+            except BadHeaderError as exc:
+                if self.subscription is not None:
+                    self.subscription._report(exc)
+        return self._headers
+
+    @headers.setter
+    def headers(self, headers: HeadersLike | None) -> None:
+        self._block = None
+        self._headers = None if headers is None else headers if isinstance(headers, Headers) else Headers(headers)
+
+    def respond(self, data: bytes = b"", *, headers: HeadersLike | None = None) -> None:
+        """Publish an answer to the message's reply subject; blocks and raises as `Client.publish` does.
+
+        Works from any thread, also after the subscription has ended.
+
+        Raises:
+            BadSubscriptionError: The message was not received by a subscription.
+            BadSubjectError: It asks for no answer.
+        """
+        if self.subscription is None:
+            raise BadSubscriptionError("this message came by no subscription; publish the answer with the client")
+        if not self.reply:
+            raise BadSubjectError("this message asks for no answer: it has no reply subject", option="reply")
+        self.subscription._connection.publish(self.reply, data, headers=headers)
+
+    def __repr__(self) -> str:
+        shown = repr(self.data if len(self.data) <= 64 else self.data[:61] + b"...")
+        reply = f", reply={self.reply!r}" if self.reply else ""
+        headers = f", headers={self.headers!r}" if self.headers is not None else ""
+        return f"Msg({self.subject!r}, {shown}{reply}{headers})"
+
+
+def from_operation(operation: MsgOp, subscription: Subscription | None) -> Msg:
+    """Make the user's message of the parser's tuple; on the consumer's thread, so that the reader has less to do."""
+    msg = Msg.__new__(Msg)
+    _, msg.subject, msg.reply, msg._block, msg.data = operation
+    msg._headers = None
+    msg.subscription = subscription
+    return msg
+
+
+def as_bytes(data: object) -> bytes:
+    """Return the payload as bytes, copied unless it is bytes already."""
+    if type(data) is bytes:
+        return data
+    if isinstance(data, str):
+        raise TypeError("data is bytes, not str; encode it: text.encode()")
+    try:
+        return bytes(memoryview(data))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"data is bytes-like, not {type(data).__name__}") from None

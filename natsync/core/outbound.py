@@ -1,0 +1,436 @@
+"""The outbound buffer: frames encoded and not yet sent.
+
+Knows modes, limits, order and who may send; the modes are a table in `docs/design.rst`. Knows nothing of subscriptions
+or servers. Owner: any thread puts; whoever holds the sending token sends; only the supervisor (or the opener) changes
+modes. Guarded by: `_lock`, the innermost lock, never held across a send or a wait. Ctrl-C may strike between any two
+steps of a locked section, so each section commits with one append, and everything else in it heals: sizes are measured
+anew at each take, and a wake-up is given before it is noted as given.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from natsync.core.batch import Batch, Dropped, PingFrame, keep_publishes, keep_within_payload
+from natsync.core.link import Link, PingWaiter
+from natsync.deadline import Deadline
+from natsync.errors import (
+    ConnectionReconnectingError,
+    NatsConnectionError,
+    NatsError,
+    NatsTimeoutError,
+    OutboundBufferLimitError,
+)
+from natsync.locks import Latch, Wakeup
+from natsync.protocol.commands import PING_COMMAND
+
+__all__ = ["Mode", "Outbound", "Pumped"]
+
+_NOTHING_FITS = -1
+# A sender holds the token for one send, which never waits. If an exception of a signal handler takes its thread away in
+# between, nobody would ever return the token: after this many seconds the link is given up, and the token with it.
+_TOKEN_LOST = 2.0
+
+
+class Mode(enum.Enum):
+    """What the buffer does with what it is given."""
+
+    DORMANT = "dormant"
+    BUFFERING = "buffering"
+    FLUSHING = "flushing"
+    LIVE = "live"
+    SHUT = "shut"
+
+
+class Pumped(enum.Enum):
+    """What one attempt to send came to."""
+
+    IDLE = "there is nothing to send"
+    BUSY = "another thread is sending"
+    SENT = "something was sent"
+    FULL = "the socket takes nothing at present"
+
+
+class Outbound:
+    """See the module.
+
+    Args:
+        live_limit: `pending_size`.
+        buffer_limit: `reconnect_buffer_size`.
+        write_timeout: The longest wait for room, in seconds.
+        wakeup: The supervisor's.
+    """
+
+    def __init__(self, *, live_limit: int, buffer_limit: int, write_timeout: float, wakeup: Wakeup) -> None:
+        self._live_limit = live_limit
+        self._buffer_limit = buffer_limit
+        self._write_timeout = write_timeout
+        self._wakeup = wakeup
+        self._lock = threading.Lock()
+        self._mode = Mode.DORMANT
+        self._refusal: Callable[[], NatsError] | None = None
+        self._limit = _NOTHING_FITS
+        self._link: Link | None = None
+        self._frames: list[bytes] = []
+        self._has_pings = False
+        self._batch: Batch | None = None
+        self._size = 0
+        self._token: object | None = None
+        self._token_since = 0.0
+        self._asleep = False
+        self._room: deque[Latch] = deque()
+        self._parked: list[PingWaiter] = []
+        self.out_msgs = 0
+        self.out_bytes = 0
+        self.sent_bytes = 0
+        """Bytes that sockets took, ever; the supervisor sees progress by it."""
+
+    @property
+    def size(self) -> int:
+        """Bytes not yet sent."""
+        return self._size
+
+    @property
+    def mode(self) -> Mode:
+        return self._mode
+
+    # Putting: any thread.
+
+    def put(self, frame: bytes, payload: int, *, push: bool = False, deadline: Deadline | None = None) -> bool:
+        """Take a whole publish; say False when the client is dormant, and must connect first.
+
+        Args:
+            frame: The encoded command.
+            payload: Bytes of headers and data, for the statistics.
+            push: The caller is about to wait for the answer: send at once, on this thread, if nobody else is sending.
+            deadline: The longest wait for room; None for `write_timeout`.
+
+        Raises:
+            OutboundBufferLimitError: No connection, and no room in the reconnect buffer.
+            NatsTimeoutError: `pending_size` bytes waited for `write_timeout` seconds.
+            ConnectionClosedError, ConnectionDrainingError: No more publishes are taken.
+        """
+        size = len(frame)
+        with self._lock:
+            fits = self._size + size <= self._limit
+            if fits:
+                self._append_locked(frame, size, payload, wake=not push)
+        if not fits and not self._put_when_fits(frame, payload, deadline):
+            return False
+        if push:
+            self.push()
+        return True
+
+    def put_control(self, frame: bytes, generation: int) -> None:
+        """Take a SUB, UNSUB or PONG of a link; dropped when that link is not the present one. Never waits, never fails."""
+        with self._lock:
+            if self._link is not None and self._link.generation == generation:
+                self._frames.append(frame)
+                self._size += len(frame)
+                self._wake_locked()
+
+    def put_ping(self, waiter: PingWaiter | None, *, park: bool = False, push: bool = False) -> None:
+        """Take a PING; its waiter enters the queue of PONGs when it is sent.
+
+        Args:
+            waiter: Told of the PONG or the loss; None for a keep-alive.
+            park: Without a connection, keep the waiter for the next one; else raise.
+            push: As in `put`.
+
+        Raises:
+            ConnectionReconnectingError: There is no connection, and `park` is false.
+            ConnectionClosedError: There will be none.
+        """
+        with self._lock:
+            if self._mode is Mode.LIVE:
+                self._has_pings = True
+                self._frames.append(PingFrame(waiter))
+                self._size += len(PING_COMMAND)
+                if not push:
+                    self._wake_locked()
+            elif self._mode is Mode.SHUT and self._refusal is not None:
+                raise self._refusal()
+            elif park and waiter is not None:
+                self._parked.append(waiter)
+            else:
+                raise ConnectionReconnectingError("there is no connection at present; natsync is on its way back")
+        if push:
+            self.push()
+
+    def unpark(self, waiter: PingWaiter) -> None:
+        """Forget a waiter that gave up before there was a connection."""
+        with self._lock:
+            if waiter in self._parked:
+                self._parked.remove(waiter)
+
+    def _append_locked(self, frame: bytes, size: int, payload: int, *, wake: bool) -> None:
+        self._frames.append(frame)
+        self._size += size
+        self.out_msgs += 1
+        self.out_bytes += payload
+        if wake and self._asleep:
+            self._wakeup.set()
+            self._asleep = False
+
+    def _wake_locked(self) -> None:
+        if self._asleep:
+            self._wakeup.set()
+            self._asleep = False
+
+    def _put_when_fits(self, frame: bytes, payload: int, deadline: Deadline | None) -> bool:
+        size = len(frame)
+        while True:
+            room = Latch()
+            with self._lock:
+                # A frame larger than the whole limit goes alone.
+                alone = self._mode is Mode.LIVE and self._refusal is None and self._size == 0
+                if alone or self._size + size <= self._limit:
+                    self._append_locked(frame, size, payload, wake=True)
+                    return True
+                if self._refusal is not None:
+                    raise self._refusal()
+                if self._mode is Mode.DORMANT:
+                    return False
+                if self._mode is not Mode.LIVE:
+                    raise self._buffer_full(size)
+                self._room.append(room)
+                self._wake_locked()
+            deadline = deadline or Deadline(self._write_timeout)
+            if not self._wait_for_room(room, deadline):
+                raise NatsTimeoutError(
+                    f"{self._size} bytes wait to be sent, and there was no room for more within {deadline.timeout} s; the server "
+                    "or the network is too slow for what is published",
+                    timeout=deadline.timeout,
+                )
+
+    def _buffer_full(self, size: int) -> OutboundBufferLimitError:
+        return OutboundBufferLimitError(
+            f"there is no connection, and {size} bytes do not fit into the reconnect buffer ({self._size} of "
+            f"{self._buffer_limit} bytes used); publish again when connected, or raise reconnect_buffer_size",
+            size=size,
+            limit=self._buffer_limit,
+        )
+
+    def _wait_for_room(self, room: Latch, deadline: Deadline) -> bool:
+        try:
+            return room.wait(deadline.remaining())
+        finally:
+            with self._lock:
+                if room in self._room:
+                    self._room.remove(room)
+
+    # Sending: whoever holds the token.
+
+    def push(self) -> None:
+        """Send what there is without waiting, if nobody else is sending; the rest is left to the supervisor."""
+        self._pump(live_only=True)
+
+    def pump(self) -> Pumped:
+        """For the supervisor: send once, without waiting."""
+        return self._pump(live_only=False)
+
+    def _pump(self, *, live_only: bool) -> Pumped:
+        token = object()
+        outcome: Pumped | None = None
+        link: Link | None = None
+        try:
+            with self._lock:
+                if self._token is not None:
+                    return Pumped.BUSY
+                link = self._link
+                nothing = self._batch is None and not self._frames
+                if link is None or nothing or (live_only and self._mode is not Mode.LIVE):
+                    return Pumped.IDLE
+                self._token_since = time.monotonic()
+                self._token = token
+                batch = self._batch or self._take_locked(link)
+            outcome = self._send(batch, link)
+            return outcome
+        finally:
+            if self._token is token:
+                if outcome is None and link is not None:
+                    link.lose(_interrupted(link))
+                self._give_back(token)
+
+    def _take_locked(self, link: Link) -> Batch:
+        batch = Batch(self._frames)
+        frames: list[bytes] = []
+        self._batch, self._frames = batch, frames  # no call between the two stores: Ctrl-C cannot come between them
+        if self._has_pings:
+            self._has_pings = False
+            link.expect_pongs([frame.waiter for frame in batch.frames if type(frame) is PingFrame])
+        return batch
+
+    def _send(self, batch: Batch, link: Link) -> Pumped:
+        sent: int | None = None
+        data = batch.rest()
+        try:
+            sent = link.transport.send(data)
+        except NatsError as exc:
+            sent = 0
+            link.lose(exc)
+        finally:
+            if sent is None:
+                batch.give_up()  # Ctrl-C: what the socket took is not known, so none of it may be sent again
+        batch.sent += sent
+        self.sent_bytes += sent
+        return Pumped.SENT if sent else Pumped.FULL
+
+    def _give_back(self, token: object) -> None:
+        with self._lock:
+            if self._token is not token:
+                return  # it was declared lost meanwhile
+            self._account_locked()
+            if self._size <= self._live_limit // 2:
+                self._make_room_locked()
+            if self._batch is not None or self._frames:
+                self._wake_locked()
+            self._token = None
+
+    def _account_locked(self) -> None:
+        batch = self._batch
+        if batch is not None:
+            self._size -= batch.sent - batch.accounted
+            batch.accounted = batch.sent
+            if batch.done:
+                self._batch = None
+        if self._batch is None and not self._frames:
+            self._size = 0
+
+    def _make_room_locked(self) -> None:
+        while self._room:
+            self._room.popleft().open()
+
+    # Waiting and watching: the supervisor.
+
+    def sleep(self) -> bool:
+        """Ask to be woken by the next put; says no when there is something to send already."""
+        with self._lock:
+            if self._token is None and self._link is not None and (self._frames or self._batch is not None):
+                return False
+            self._asleep = True
+            return True
+
+    def awake(self) -> None:
+        """The supervisor runs, and looks by itself."""
+        self._asleep = False
+
+    def check_token(self, now: float) -> None:
+        """Give the link up when the sending token was lost with its holder."""
+        with self._lock:
+            link = self._link if self._token is not None and now - self._token_since > _TOKEN_LOST else None
+        if link is not None:
+            link.lose(_interrupted(link))
+
+    # Changing modes: the supervisor, or whoever opens the client.
+
+    def buffer(self) -> None:
+        """Leave DORMANT for BUFFERING: publishes wait for the first connection."""
+        with self._lock:
+            self._mode = Mode.BUFFERING
+            self._limit = self._buffer_limit
+
+    def begin(self, link: Link) -> Dropped:
+        """Enter FLUSHING: take commands for this link, while publishes are still buffered.
+
+        Returns:
+            The buffered publishes that this server does not take, now given up.
+        """
+        dropped = Dropped()
+        with self._lock:
+            self._mode = Mode.FLUSHING
+            self._limit = self._buffer_limit
+            self._frames = keep_within_payload(self._frames, link.info.max_payload, dropped)
+            self._size = sum(map(len, self._frames))
+            self._link = link
+        return dropped
+
+    def live(self) -> None:
+        """Enter LIVE: everybody may send; what is still queued goes first."""
+        with self._lock:
+            self._mode = Mode.LIVE
+            self._limit = _NOTHING_FITS if self._refusal is not None else self._live_limit
+            parked, self._parked = self._parked, []
+            if parked:
+                self._has_pings = True
+                self._frames += [PingFrame(waiter) for waiter in parked]
+                self._size += len(PING_COMMAND) * len(parked)
+            self._wake_locked()
+
+    def refuse(self, refusal: Callable[[], NatsError]) -> None:
+        """Take no more publishes, each gets this error; what was taken is still sent, and commands are still taken."""
+        with self._lock:
+            self._refusal = refusal
+            self._limit = _NOTHING_FITS
+            self._make_room_locked()
+
+    def down(self) -> Dropped:
+        """Enter BUFFERING after a loss; wait for a send under way (sends do not wait, so this is short).
+
+        Returns:
+            The publishes given up: one sent in part, and the newest ones if the reconnect buffer is smaller than what
+            waited.
+        """
+        dropped = Dropped()
+        with self._lock:
+            self._mode = Mode.BUFFERING
+            self._limit = _NOTHING_FITS if self._refusal is not None else self._buffer_limit
+        self._await_token()
+        with self._lock:
+            self._token = None
+            self._link = None
+            untouched = [] if self._batch is None else self._batch.untouched(dropped)
+            self._batch = None
+            self._has_pings = False
+            waiters = [frame.waiter for frame in (*untouched, *self._frames) if type(frame) is PingFrame]
+            self._frames, self._size = keep_publishes((*untouched, *self._frames), self._buffer_limit, dropped)
+            self._make_room_locked()
+        for waiter in waiters:
+            if waiter is not None:
+                waiter.lost(ConnectionReconnectingError("the connection was lost before the server answered"))
+        return dropped
+
+    def shut(self, refusal: Callable[[], NatsError]) -> Dropped:
+        """Enter SHUT, for good; every later call gets this error.
+
+        Returns:
+            The publishes that were still waiting.
+        """
+        dropped = Dropped()
+        with self._lock:
+            self._mode = Mode.SHUT
+            self._refusal = refusal
+            self._limit = _NOTHING_FITS
+            self._link = None
+        self._await_token()
+        with self._lock:
+            frames = [] if self._batch is None else self._batch.untouched(dropped)
+            frames += self._frames
+            self._batch = None
+            self._frames = []
+            self._size = 0
+            parked, self._parked = self._parked, []
+            self._make_room_locked()
+        for frame in frames:
+            dropped.add(frame)
+            if isinstance(frame, PingFrame) and frame.waiter is not None:
+                frame.waiter.lost(refusal())
+        for waiter in parked:
+            waiter.lost(refusal())
+        return dropped
+
+    def _await_token(self) -> None:
+        deadline = Deadline(_TOKEN_LOST)
+        while self._token is not None and not deadline.expired:
+            with self._lock:
+                self._asleep = self._token is not None
+            if self._asleep:
+                self._wakeup.wait(0.01)
+
+
+def _interrupted(link: Link) -> NatsConnectionError:
+    return NatsConnectionError("a thread was interrupted while it was sending", server=link.url)

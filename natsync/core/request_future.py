@@ -1,0 +1,126 @@
+"""`request_future`: a reply as a `concurrent.futures.Future`, and the thread that times such futures out.
+
+Knows the mux and futures. The reader completes a future, but the user's callbacks on it run on the dispatcher.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from natsync.core.dispatcher import Dispatcher
+from natsync.core.message import Msg
+from natsync.core.mux import Mux, read_reply
+from natsync.core.threads import ClientThread
+from natsync.deadline import Deadline
+from natsync.errors import NatsError, NatsTimeoutError
+from natsync.locks import Wakeup
+from natsync.protocol.operations import MsgOp
+
+__all__ = ["FutureTimer", "RequestFuture"]
+
+
+class RequestFuture(Future[Msg]):
+    """The answer to one request, when it comes. `cancel()` works until then."""
+
+    lasting = False
+
+    def __init__(self, mux: Mux, dispatcher: Dispatcher, subject: str, deadline: Deadline) -> None:
+        super().__init__()
+        self._mux = mux
+        self._dispatcher = dispatcher
+        self._subject = subject
+        self.timeout = deadline.timeout
+        self.expires_at = deadline.at
+        self.token, self.inbox = mux.enter(self)
+
+    def reply(self, operation: MsgOp) -> None:
+        """The reader: the answer."""
+        if self.set_running_or_notify_cancel():
+            try:
+                self.set_result(read_reply(operation, self._subject))
+            except NatsError as exc:
+                self.set_exception(exc)
+
+    def fail(self, error: NatsError) -> None:
+        """Nobody will answer."""
+        if self.set_running_or_notify_cancel():
+            self.set_exception(error)
+
+    def expire(self) -> None:
+        """The timer: the time is over."""
+        if self._mux.leave(self.token):
+            self.fail(
+                NatsTimeoutError(f"no reply from {self._subject!r} within {self.timeout} s", timeout=self.timeout)
+            )
+
+    def cancel(self) -> bool:
+        """Give the request up, if it is not answered yet; its reply is ignored."""
+        cancelled = super().cancel()
+        if cancelled:
+            self._mux.leave(self.token)
+        return cancelled
+
+    def add_done_callback(self, fn: Callable[[Future[Msg]], Any]) -> None:
+        """Call `fn(future)` when the future is done, on one of the client's callback workers (never on the reader)."""
+        self._dispatcher.grow(1)
+        super().add_done_callback(lambda future: self._dispatcher.submit(lambda: fn(future)))
+
+
+class FutureTimer:
+    """Expires futures. Looks at those in flight only, once for each time that the earliest may be due.
+
+    Args:
+        owner: The engine.
+        client: The client's name, for the thread's.
+        mux: Whose waiters to look at.
+    """
+
+    def __init__(self, owner: object, client: str, mux: Mux) -> None:
+        self._mux = mux
+        self._lock = threading.Lock()
+        self._due_at = math.inf
+        self._wakeup = Wakeup()
+        self._stopped = False
+        self._started = False
+        self.thread = ClientThread(owner, client, "timer", self._run)
+
+    def add(self, future: RequestFuture) -> None:
+        """Take note of a future's time; starts the thread at the first one."""
+        with self._lock:
+            first, self._started = not self._started, True
+            earlier = future.expires_at < self._due_at
+            if earlier:
+                self._due_at = future.expires_at
+        if first:
+            self.thread.start()
+        elif earlier:
+            self._wakeup.set()
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._wakeup.set()
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._wakeup.wait(max(0.0, self._due_at - time.monotonic()))
+            if time.monotonic() >= self._due_at:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        with self._lock:
+            self._due_at = math.inf
+        now = time.monotonic()
+        earliest = math.inf
+        for waiter in self._mux.waiters():
+            if isinstance(waiter, RequestFuture):
+                if waiter.expires_at <= now:
+                    waiter.expire()
+                else:
+                    earliest = min(earliest, waiter.expires_at)
+        with self._lock:
+            self._due_at = min(self._due_at, earliest)

@@ -1,0 +1,107 @@
+"""`request_many`: several replies to one request [ADR-47]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+from natsync.core.message import Msg
+from natsync.core.mux import Mux, read_reply
+from natsync.core.read_sink import ReadSink
+from natsync.core.sink import size_of
+from natsync.deadline import Deadline
+from natsync.errors import BadSubscriptionError, NatsError, NatsTimeoutError
+from natsync.protocol.operations import MsgOp
+
+__all__ = ["Replies"]
+
+
+class Replies(Iterator[Msg]):
+    """The replies to one request, as they come.
+
+    Ends at the timeout, after `max_msgs`, when nothing came for `stall` seconds after a reply, or at the message for
+    which `sentinel` is true. Ending, `close()` and leaving the `with` block forget the request; later replies are
+    ignored.
+    """
+
+    lasting = True
+
+    def __init__(
+        self,
+        mux: Mux,
+        subject: str,
+        *,
+        deadline: Deadline,
+        max_msgs: int | None,
+        stall: float | None,
+        sentinel: Callable[[Msg], bool] | None,
+    ) -> None:
+        self._mux = mux
+        self._subject = subject
+        self._deadline = deadline
+        self._left = max_msgs
+        self._stall = stall
+        self._sentinel = sentinel
+        self._first = True
+        self._error: NatsError | None = None
+        self._sink = ReadSink(0, subject, None, msgs_limit=-1, bytes_limit=-1, max_msgs=None)
+        self._token, self.inbox = mux.enter(self)
+
+    def reply(self, operation: MsgOp) -> None:
+        self._sink.deliver([operation], size_of(operation))
+
+    def fail(self, error: NatsError) -> None:
+        self._error = error
+        self._sink.finish(lambda: error)
+
+    def __next__(self) -> Msg:
+        operation = self._next_operation()
+        if operation is None:
+            self.close()
+            raise StopIteration
+        try:
+            msg = read_reply(operation, self._subject)
+            if self._sentinel is not None and self._sentinel(msg):
+                self.close()
+                raise StopIteration
+        except BaseException:
+            self.close()
+            raise
+        self._first = False
+        if self._left is not None:
+            self._left -= 1
+        return msg
+
+    def _next_operation(self) -> MsgOp | None:
+        if self._left == 0 or self._sink.has_ended:
+            return None
+        deadline = self._deadline
+        if self._stall is not None and not self._first and self._stall < deadline.remaining():
+            deadline = Deadline(self._stall)
+        try:
+            return self._sink.next(deadline)
+        except NatsTimeoutError:
+            return None
+        except NatsError as exc:
+            if exc is self._error:
+                raise
+            return None
+
+    def close(self) -> None:
+        """Forget the request; any number of times, from any thread."""
+        self._mux.leave(self._token)
+        self._sink.end(lambda: BadSubscriptionError("these replies have ended"))
+
+    def __enter__(self) -> Replies:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # A loop that was left early; takes no lock.
+        mux = getattr(self, "_mux", None)
+        if mux is not None:
+            mux.forget(getattr(self, "_token", ""))

@@ -1,0 +1,87 @@
+"""From a fresh link to a connected client: subscriptions back, buffer flushed, then everybody may write.
+
+The order is fixed: reader (the server must never find us not reading), commands accepted, snapshot of the
+subscriptions, their SUBs, the buffered publishes, LIVE and CONNECTED in one step. Runs on the opener or the supervisor.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from natsync.core.link import Link
+from natsync.core.outbound import Pumped
+from natsync.core.read_sink import ReadSink
+from natsync.core.reader import Reader
+from natsync.core.threads import ClientThread
+from natsync.errors import NatsConnectionError, NatsTimeoutError
+from natsync.events import Event
+from natsync.policy.status import Status
+
+if TYPE_CHECKING:
+    from natsync.core.engine import Engine
+
+__all__ = ["restore"]
+
+# A full socket is waited for in slices, so that a loss or a wish to close is noticed in between.
+_SLICE = 0.05
+
+
+def restore(engine: Engine, link: Link, event: Event) -> None:
+    """Bring a link to life, and report `event`.
+
+    Raises:
+        NatsError: The link was lost meanwhile; its caller ends it.
+    """
+    outbound = engine.outbound
+    engine.info = link.info
+    engine.max_payload = link.info.max_payload
+    engine.take_info(link.server, link.info)
+    reader = Reader(link, registry=engine.registry, outbound=outbound, listener=engine, traffic=engine.traffic)
+    link.reader = ClientThread(engine, engine.label, "reader", reader.run)
+    link.reader.start()
+    engine.dropped_msgs += outbound.begin(link).msgs
+    _send_commands(engine, link)
+    _flush_buffer(engine, link)
+    engine.link = link
+    link.server.attempts = 0
+    link.server.auth_error = None
+    engine.lifecycle.move(Status.CONNECTED, event, also=outbound.live)
+
+
+def _send_commands(engine: Engine, link: Link) -> None:
+    for sink in engine.registry.all():
+        if isinstance(sink, ReadSink):
+            sink.refuse(None)
+    rest = memoryview(engine.registry.replay(link.generation))
+    progress_at = time.monotonic()
+    while rest:
+        sent = link.transport.send(rest)
+        rest = rest[sent:]
+        progress_at = _watch(engine, link, sent, progress_at)
+
+
+def _flush_buffer(engine: Engine, link: Link) -> None:
+    # What is there now; publishers that go on filling must not keep the client from being connected.
+    outbound = engine.outbound
+    end = outbound.sent_bytes + outbound.size
+    progress_at = time.monotonic()
+    while outbound.sent_bytes < end:
+        pumped = outbound.pump()
+        if pumped is Pumped.IDLE:
+            return
+        progress_at = _watch(engine, link, pumped is Pumped.SENT, progress_at)
+
+
+def _watch(engine: Engine, link: Link, progress: int, progress_at: float) -> float:
+    """Raise when there is no sense in going on; wait a little when the socket was full. Returns the time of the last progress."""
+    if link.is_lost:
+        raise link.loss.error or NatsConnectionError("the connection was given up", server=link.url)
+    if engine.close_wanted:
+        raise NatsConnectionError("the client is being closed", server=link.url)
+    if progress:
+        return time.monotonic()
+    if time.monotonic() - progress_at > engine.options.write_timeout:
+        raise NatsTimeoutError(f"{link.url} took no bytes for {engine.options.write_timeout} s")
+    link.transport.wait_writable(_SLICE)
+    return progress_at

@@ -1,0 +1,272 @@
+"""The user's handle of a subscription."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from natsync.core.callback_sink import CallbackSink
+from natsync.core.drain import drained
+from natsync.core.link import PongCallback
+from natsync.core.message import Msg, from_operation
+from natsync.core.read_sink import ReadSink
+from natsync.core.threads import on_thread_of
+from natsync.deadline import Deadline
+from natsync.errors import (
+    BadSubscriptionError,
+    ConfigError,
+    ConnectionClosedError,
+    ForkedConnectionError,
+    MaxMessagesError,
+    NatsError,
+    NatsTimeoutError,
+)
+from natsync.locks import Wakeup
+
+if TYPE_CHECKING:
+    from natsync.core.connection import Connection
+    from natsync.core.engine import Engine
+
+__all__ = ["Subscription"]
+
+
+class Subscription(AbstractContextManager["Subscription"]):
+    """An interest in a subject, made by `Client.subscribe`; all methods are safe from any thread and from any callback.
+
+    Read one without a callback by `next_msg()` or by iterating: the loop waits for messages and ends when the
+    subscription ends. As a context manager it is unsubscribed at the end of the block. It survives reconnects.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        engine: Engine,
+        sink: CallbackSink | ReadSink,
+    ) -> None:
+        self._connection = connection
+        self._engine = engine
+        self._sink = sink
+
+    # Facts.
+
+    @property
+    def sid(self) -> int:
+        """The id that the server knows the subscription by, unique in its client."""
+        return self._sink.sid
+
+    @property
+    def subject(self) -> str:
+        """What was subscribed to, wildcards included."""
+        return self._sink.subject
+
+    @property
+    def queue(self) -> str | None:
+        """The queue group, or None."""
+        return self._sink.queue
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether messages may still be had: not ended, or drained with some left."""
+        return not self._sink.is_over
+
+    @property
+    def pending_msgs(self) -> int:
+        """Messages received and not yet taken, or whose callback has not yet returned; 0 when idle."""
+        return self._sink.pending_msgs
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of headers and data of the pending messages."""
+        return self._sink.pending_bytes
+
+    @property
+    def delivered(self) -> int:
+        """Messages given to the callback or taken, so far."""
+        return self._sink.delivered
+
+    @property
+    def dropped(self) -> int:
+        """Messages dropped so far because a pending limit was reached."""
+        return self._sink.dropped
+
+    # Reading.
+
+    def next_msg(self, timeout: float | None = None) -> Msg:
+        """Return the next message; blocks until there is one. Any number of threads may wait, each message goes to one.
+
+        Args:
+            timeout: Seconds to wait at most; None, the default, waits for ever (Ctrl-C works). 0 or less only looks.
+
+        Raises:
+            NatsTimeoutError: No message came in time.
+            MaxMessagesError: All of `max_msgs` messages have been taken.
+            BadSubscriptionError: It has a callback, or has been unsubscribed or drained.
+            ConnectionClosedError: The client is closed.
+            PermissionsError: The server refused the subscription; until the next reconnect.
+            ForkedConnectionError: It belongs to the parent process.
+        """
+        return from_operation(self._readable().next(Deadline(timeout)), self)
+
+    def __iter__(self) -> Iterator[Msg]:
+        """Iterate over the messages; each step blocks until there is one. Ends when the subscription ends.
+
+        Raises:
+            BadSubscriptionError: It has a callback.
+            PermissionsError, ForkedConnectionError: As `next_msg`.
+        """
+        return self._loop(self._readable())
+
+    def _loop(self, sink: ReadSink) -> Iterator[Msg]:
+        forever = Deadline(None)
+        thread = threading.get_ident()
+        sink.enter_loop()
+        try:
+            while True:
+                yield from_operation(sink.next(forever), self)
+        except (BadSubscriptionError, MaxMessagesError, ConnectionClosedError):
+            return
+        finally:
+            sink.leave_loop(thread)
+
+    def _readable(self) -> ReadSink:
+        if isinstance(self._sink, ReadSink):
+            return self._sink
+        raise BadSubscriptionError(
+            "this subscription has a callback; a subscription is read or has a callback, never both"
+        )
+
+    # Ending.
+
+    def unsubscribe(self) -> None:
+        """End the subscription at once; never blocks. Pending messages are discarded, a callback that runs is not interrupted,
+        and none begins after this.
+
+        Raises:
+            BadSubscriptionError: It has ended already.
+            ConnectionClosedError: The client is closed.
+        """
+        self._check_alive()
+        if not self._sink.end(_unsubscribed):
+            raise _unsubscribed()
+
+    def auto_unsubscribe(self, max_msgs: int) -> None:
+        """End the subscription after `max_msgs` messages in all, those of the past included; never blocks.
+
+        The count goes on over reconnects. If so many were delivered already it ends at once.
+
+        Raises:
+            ConfigError: `max_msgs` is no whole number above 0.
+            BadSubscriptionError: It has ended already.
+            ConnectionClosedError: The client is closed.
+        """
+        check_count("max_msgs", max_msgs)
+        self._check_alive()
+        if self._sink.limit(max_msgs):
+            self._engine.retire(self._sink)
+        else:
+            self._engine.registry.limit(self._sink, max_msgs)
+
+    def drain(self, timeout: float | None = None) -> None:
+        """End the subscription without losing what the server has already sent.
+
+        The server is told to stop; what is under way arrives. With a callback, blocks until it has run for every
+        message; read ones stay readable (`next_msg` and loops end after the last), and only loops of other threads are
+        waited for. From inside a callback it starts draining and returns.
+
+        Args:
+            timeout: Seconds; None for the option `drain_timeout`.
+
+        Raises:
+            NatsTimeoutError: Time is over; the subscription has been ended, and what was pending is discarded.
+            BadSubscriptionError: It has ended already.
+            ConnectionClosedError: The client is closed.
+        """
+        self._check_alive()
+        engine = self._engine
+        deadline = Deadline(engine.options.drain_timeout if timeout is None else timeout)
+        if not engine.registry.drain(self.sid):
+            return  # the server has sent all that it will: the sink is at its last messages
+        done = Wakeup()
+        self._sink.watch(done)
+        try:
+            self._finish_after_pong()
+            if not on_thread_of(engine):
+                self._wait_finished(done, deadline)
+        finally:
+            self._sink.unwatch(done)
+
+    def _finish_after_pong(self) -> None:
+        def finish() -> None:
+            self._sink.finish(drained)
+            self._engine.retire(self._sink, tell=False)
+
+        try:
+            self._engine.outbound.put_ping(PongCallback(finish), push=True)
+        except NatsError:
+            finish()  # without a connection nothing more can come
+
+    def _wait_finished(self, done: Wakeup, deadline: Deadline) -> None:
+        me = threading.get_ident()
+        while not (self._sink.is_finishing and self._sink.is_quiet(me)):
+            if not done.wait(deadline.remaining()):
+                self._sink.end(drained)
+                raise NatsTimeoutError(
+                    f"draining {self.subject!r} was not over after {deadline.timeout} s; it was ended",
+                    timeout=deadline.timeout,
+                )
+
+    def set_pending_limits(self, msgs: int, bytes: int) -> None:
+        """Set the limits of what may be pending; over them new messages are dropped, counted and reported. Never blocks.
+
+        Args:
+            msgs: Messages; -1 for no limit.
+            bytes: Bytes of headers and data; -1 for no limit.
+
+        Raises:
+            ConfigError: A limit is neither above 0 nor -1.
+        """
+        check_limit("msgs", msgs)
+        check_limit("bytes", bytes)
+        self._sink.set_limits(msgs, bytes)
+
+    def _check_alive(self) -> None:
+        if self._engine.is_forked:
+            raise ForkedConnectionError("this subscription belongs to the parent process; subscribe anew in the child")
+        self._engine.check_open()
+        if self._sink.has_ended:
+            raise _unsubscribed()
+
+    def _report(self, error: Exception) -> None:
+        self._engine.report(error, self)
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._sink.end(_unsubscribed)
+
+    def __repr__(self) -> str:
+        queue = f" queue={self.queue!r}" if self.queue else ""
+        state = "" if self.is_valid else " ended"
+        return f"<Subscription {self.sid} {self.subject!r}{queue}{state}>"
+
+
+def check_count(option: str, value: object) -> None:
+    """Raise ConfigError unless `value` is a whole number above 0."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{option} takes a whole number above 0, not {value!r}", option=option)
+
+
+def check_limit(option: str, value: object) -> None:
+    """Raise ConfigError unless `value` is a whole number above 0, or -1."""
+    if value != -1 or isinstance(value, (bool, float)):
+        check_count(option, value)
+
+
+def _unsubscribed() -> NatsError:
+    return BadSubscriptionError("the subscription has ended")

@@ -1,0 +1,111 @@
+"""A connected byte stream, as the rest of core sees it: the seam where TCP, and later TLS and WebSocket, are plugged in.
+
+Knows sockets; knows no NATS. This is the one place where the operating system's errors become natsync's.
+
+Who may call what: one thread receives, one thread at a time sends (the holder of the outbound buffer's token), anybody
+may call `shutdown()`, only the supervisor (or whoever opened the transport) calls `close()`, after the receiver has
+ended: a file descriptor closed under a blocked `recv` does not wake it, and its number may be given to somebody else.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import socket
+from typing import Protocol
+
+from natsync.errors import NatsConnectionError
+
+__all__ = ["TcpTransport", "Transport"]
+
+_RECV_SIZE = 65536
+# With MSG_DONTWAIT the socket stays blocking, so that a receive costs one system call, while sends never wait in the
+# kernel. Windows has no such flag: there the socket does not block, and a receive asks select() first.
+_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+class Transport(Protocol):
+    """A connected byte stream."""
+
+    def recv(self, timeout: float = math.inf) -> bytes | None:
+        """Return the next bytes, b"" at the end of the stream, or None when `timeout` seconds brought none."""
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send what fits now and return how many bytes that were, perhaps 0; never waits."""
+
+    def wait_writable(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds until `send` may take something."""
+
+    def shutdown(self) -> None:
+        """End the stream in both directions and wake whoever waits on it; from any thread, any number of times."""
+
+    def close(self) -> None:
+        """Give the file descriptor back."""
+
+    def abandon(self) -> None:
+        """In a forked child: drop the inherited file descriptor without a byte to the peer, and without ending the stream."""
+
+
+class TcpTransport:
+    """A transport over a connected TCP socket, which it owns from now on."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        sock.setblocking(bool(_DONTWAIT))
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            pass  # a custom dialer may bring a socket of another family
+
+    def recv(self, timeout: float = math.inf) -> bytes | None:
+        try:
+            if (timeout != math.inf or not _DONTWAIT) and not _ready(self._sock, timeout, write=False):
+                return None
+            return self._sock.recv(_RECV_SIZE)
+        except OSError as exc:
+            raise _lost(exc) from exc
+
+    def send(self, data: bytes | memoryview) -> int:
+        try:
+            return self._sock.send(data, _DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise _lost(exc) from exc
+
+    def wait_writable(self, timeout: float) -> bool:
+        try:
+            return _ready(self._sock, timeout, write=True)
+        except OSError as exc:
+            raise _lost(exc) from exc
+
+    def shutdown(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # not connected any more
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def abandon(self) -> None:
+        try:
+            os.close(self._sock.detach())
+        except OSError:
+            pass
+
+
+def _ready(sock: socket.socket, timeout: float, *, write: bool) -> bool:
+    if hasattr(select, "poll"):  # looked up late: gevent replaces the module's functions
+        poller = select.poll()
+        poller.register(sock, select.POLLOUT if write else select.POLLIN)
+        return bool(poller.poll(None if timeout == math.inf else math.ceil(timeout * 1000)))
+    wait = None if timeout == math.inf else timeout
+    if write:
+        return bool(select.select([], [sock], [sock], wait)[1])
+    return bool(select.select([sock], [], [], wait)[0])
+
+
+def _lost(exc: OSError) -> NatsConnectionError:
+    return NatsConnectionError(f"the connection broke: {exc.strerror or exc}")

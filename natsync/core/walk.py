@@ -1,0 +1,95 @@
+"""One outage: which server is tried next, and after which pause.
+
+Knows the pool, the backoff and the user's callbacks for both; opens nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from natsync.errors import NatsError, NoServersError
+from natsync.policy.backoff import Backoff
+from natsync.policy.pool import Server
+from natsync.policy.urls import parse_url
+
+if TYPE_CHECKING:
+    from natsync.core.engine import Engine
+
+__all__ = ["Walk"]
+
+_log = logging.getLogger("natsync.supervisor")
+
+
+class Walk:
+    """The walk over the servers after one loss.
+
+    Args:
+        engine: The client's parts.
+        lost: The server of the lost link; None when there was none yet.
+    """
+
+    def __init__(self, engine: Engine, lost: Server | None) -> None:
+        self._engine = engine
+        options = engine.options
+        self._backoff = Backoff(options.reconnect_time_wait, options.reconnect_jitter)
+        self._current = lost
+        self._skip_pause = engine.force_wanted
+        engine.force_wanted = False
+        self.failures: dict[str, NatsError] = {}
+        """What each server answered last, by redacted URL."""
+
+    def choose(self) -> tuple[Server | None, float]:
+        """Return the next server, and the seconds to wait before trying it; None when all are used up."""
+        chosen = self._choose_by_callback()
+        if chosen is not None:
+            return chosen
+        pool = self._engine.pool
+        server = pool.next_server(self._current, self._engine.options.max_reconnect_attempts)
+        self._current = server
+        pause = self._backoff.pause_due(len(pool))
+        skipped, self._skip_pause = self._skip_pause, False
+        return server, self._length() if pause and not skipped else 0.0
+
+    def _length(self) -> float:
+        callback = self._engine.options.reconnect_delay_cb
+        if callback is None:
+            return self._backoff.pause()
+        try:
+            return max(0.0, float(callback(self._backoff.passes)))
+        except Exception:  # noqa: BLE001 - user code, and logged
+            _log.exception("reconnect_delay_cb raised an exception; reconnect_time_wait is used")
+            return self._backoff.pause()
+
+    def _choose_by_callback(self) -> tuple[Server | None, float] | None:
+        engine = self._engine
+        callback = engine.options.reconnect_to_server_cb
+        if callback is None:
+            return None
+        engine.pool.drop_exhausted(engine.options.max_reconnect_attempts)
+        servers = engine.pool.snapshot()
+        if not servers:
+            return None, 0.0
+        try:
+            answer = callback(tuple(server.url.redacted for server in servers), engine.info)
+            if answer is None:
+                return None
+            url, delay = answer
+            server = engine.pool.find(parse_url(url))
+            pause = max(0.0, float(delay))
+        except Exception:  # noqa: BLE001 - user code, and logged
+            _log.exception("reconnect_to_server_cb failed; the next server of the list is tried")
+            return None
+        if server is None:
+            _log.warning(
+                "reconnect_to_server_cb chose a server that is not in the pool; the next one of the list is tried"
+            )
+            return None
+        self._current = server
+        return server, pause
+
+    def exhausted(self) -> NatsError:
+        """Make the error for a walk that has come to its end."""
+        error = NoServersError("every server's attempts are used up (max_reconnect_attempts); the client is closed")
+        error.errors = dict(self.failures)
+        return error
