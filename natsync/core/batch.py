@@ -87,7 +87,7 @@ def is_publish(frame: bytes) -> bool:
 
 
 def keep_publishes(frames: Iterable[bytes], limit: int, dropped: Dropped) -> tuple[list[bytes], int]:
-    """Return the publishes that fit into `limit` bytes, oldest first and without a gap, and their size; count the others."""
+    """Return the publishes that fit into `limit` bytes, oldest first, no gap, and their size; count the others."""
     kept: list[bytes] = []
     size = 0
     full = False

@@ -114,5 +114,5 @@ class CallbackSink(Sink):
             return not self._queue and not self._turns
 
 
-def _unhandled(operation: MsgOp) -> None:
+def _unhandled(_: MsgOp) -> None:
     raise AssertionError("a sink was entered without its handler")

@@ -251,7 +251,9 @@ class Connection(Facts):
         only as `publish` does, and raises what `publish` raises.
 
         Args:
-            subject, data, headers: As in `request`.
+            subject: Where to.
+            data: The payload, bytes-like.
+            headers: As in `publish`.
             timeout: Seconds until the future fails with NatsTimeoutError; None for the option `request_timeout`.
         """
         engine = self._ready()
@@ -283,7 +285,9 @@ class Connection(Facts):
         Leave a loop early with `close()`, or use the result as a context manager.
 
         Args:
-            subject, data, headers: As in `request`.
+            subject: Where to.
+            data: The payload, bytes-like.
+            headers: As in `publish`.
             timeout: Seconds for everything; None for the option `request_timeout`.
             max_msgs: Most replies; None for no limit.
             stall: Seconds; None for no limit.
@@ -376,8 +380,10 @@ class Connection(Facts):
     # Ending.
 
     def drain(self, timeout: float | None = None) -> None:
-        """End the client without losing a message: subscriptions stop and finish what they have, requests get their replies, what
-        was published is confirmed by the server; then the client is closed, whatever happened.
+        """End the client without losing a message.
+
+        Subscriptions stop and finish what they have, requests get their replies, what was published is confirmed by the
+        server; then the client is closed, whatever happened.
 
         Blocks until all that is done. Callbacks are waited for, and other threads that loop over a subscription;
         messages of read subscriptions that nobody loops over stay readable afterwards. From inside a callback it starts
@@ -412,7 +418,9 @@ class Connection(Facts):
             raise ConnectionClosedError("the connection was lost while draining") from engine.lifecycle.cause
 
     def close(self) -> None:
-        """End the client: send what was published (at most 2 s), then close the connection, and wake every waiting call with
+        """End the client at once.
+
+        What was published is sent (for at most 2 s), the connection is closed, and every waiting call is woken with
         `ConnectionClosedError`. Messages pending in subscriptions are discarded; a callback that runs is not
         interrupted.
 

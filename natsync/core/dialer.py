@@ -23,7 +23,7 @@ _Address = tuple[Any, ...]
 
 
 class Abort:
-    """The means to end a connection attempt from another thread: it shuts down whatever socket the attempt has got to."""
+    """The means to end a connection attempt from another thread: it shuts the attempt's socket down."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -43,8 +43,8 @@ class Dispatcher:
         started: list[ClientThread] = []
         with self._lock:
             if not self._stopped:
-                for number in range(len(self._threads) + 1, min(wanted, self._most) + 1):
-                    started.append(ClientThread(self._owner, self._client, f"worker-{number}", self._work))
+                numbers = range(len(self._threads) + 1, min(wanted, self._most) + 1)
+                started = [ClientThread(self._owner, self._client, f"worker-{n}", self._work) for n in numbers]
                 self._threads += started
         for thread in started:
             thread.start()

@@ -183,8 +183,8 @@ class Engine:
 
     def _report_slow(self, sink: Sink) -> None:
         error = SlowConsumerError(
-            f"messages on {sink.subject!r} are dropped: {sink.pending_msgs} are pending, which is the subscription's limit; make "
-            "its handler faster, use workers, or raise pending_msgs_limit and pending_bytes_limit",
+            f"messages on {sink.subject!r} are dropped: {sink.pending_msgs} are pending, and a limit is reached; make "
+            "the handler faster, use workers, or raise pending_msgs_limit and pending_bytes_limit",
             subject=sink.subject,
             sid=sink.sid,
             dropped=sink.dropped,
@@ -204,7 +204,7 @@ class Engine:
             self.supervisor.finish_unstarted()
 
     def wait_ended(self, timeout: float) -> bool:
-        """Wait until the client is closed and its threads are gone, as far as they can be; from a thread of the user's."""
+        """Wait until the client is closed and its threads are gone, as far as they can be."""
         if on_thread_of(self):
             return False
         deadline = Deadline(timeout)
@@ -228,7 +228,7 @@ class Engine:
             raise self.closed_error()
 
     def abandon(self) -> None:
-        """In a forked child, where no other thread is left: let go of everything inherited, without a byte to the server."""
+        """In a forked child, where no other thread is left: let go of everything, without a byte to the server."""
         self.is_forked = True
         if self.link is not None:
             self.link.transport.abandon()
@@ -275,7 +275,7 @@ class Engine:
         self.lifecycle.report(AsyncError(self.client, error, link.url if link is not None else None, subscription))
 
     def take_info(self, server: Server, info: ServerInfo) -> list[Server]:
-        """Take over what a server says of its cluster; the supervisor or the opener. Returns the servers never seen before."""
+        """Take over what a server says of its cluster, and return the servers never seen before."""
         if self.options.ignore_discovered_servers:
             return []
         return self.pool.merge(info.connect_urls, server)

@@ -66,7 +66,7 @@ class EventLane:
         """After the user's close(), with `no_callbacks_after_close`: events are logged only."""
 
     def emit(self, event: Event) -> None:
-        """Queue an event; never waits, from any thread and under any lock. After `Closed` nothing is delivered any more."""
+        """Queue an event; never waits, from any thread and under any lock. `Closed` is the last one delivered."""
         self._queue.put(event)
 
     def abandon(self) -> None:

@@ -50,7 +50,7 @@ class Facts:
 
     @property
     def server_info(self) -> ServerInfo | None:
-        """The latest INFO of the present server, or of the last one when the connection is lost; None before the first."""
+        """The latest INFO of the present (or, when the connection is lost, last) server; None before the first."""
         return self._engine.info
 
     @property
@@ -66,7 +66,7 @@ class Facts:
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """All servers known, configured and discovered, without credentials, in the order in which they will be tried."""
+        """All servers, configured and discovered, without credentials, in the order in which they will be tried."""
         return tuple(server.url.redacted for server in self._engine.pool.snapshot())
 
     @property

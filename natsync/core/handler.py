@@ -19,7 +19,7 @@ _log = logging.getLogger("natsync.dispatcher")
 
 
 def make_handler(engine: Engine, subscription: Subscription, cb: Callable[[Msg], object]) -> Callable[[MsgOp], None]:
-    """Return what a worker calls for each message; it never raises: errors are logged and reported, and the next one follows."""
+    """Return what a worker calls for each message; errors are logged and reported, never raised."""
 
     def handle(operation: MsgOp) -> None:
         try:

@@ -109,8 +109,8 @@ class Link:
         self.parser = parser
         self.early = early
         self.pongs: deque[PingWaiter | None] = deque()
-        """Who waits for which PONG, in the order of the PINGs; None for a keep-alive. Filled by the holder of the sending token
-        just before the PINGs go out; emptied by the reader."""
+        """Who waits for which PONG, in the order of the PINGs; None for a keep-alive. Filled by the holder of the
+        sending token just before the PINGs go out; emptied by the reader."""
         self.pings_out = 0
         """Keep-alives since the last PONG. The supervisor counts up, the reader sets 0."""
         self.server_error: NatsError | None = None
@@ -129,7 +129,7 @@ class Link:
 
     @property
     def loss(self) -> Loss:
-        """Why it was lost: the first cause, unless the server had said something; to be read after the reader has ended.
+        """Why it was lost: the first cause, or what the server had said; to be read after the reader has ended.
 
         A send can fail on a connection that the server closed before our reader has read its last words.
         """

@@ -126,7 +126,7 @@ class Outbound:
         return True
 
     def put_control(self, frame: bytes, generation: int) -> None:
-        """Take a SUB, UNSUB or PONG of a link; dropped when that link is not the present one. Never waits, never fails."""
+        """Take a SUB, UNSUB or PONG of a link; dropped if that is not the present one. Never waits, never fails."""
         with self._lock:
             if self._link is not None and self._link.generation == generation:
                 self._frames.append(frame)
@@ -202,8 +202,8 @@ class Outbound:
             deadline = deadline or Deadline(self._write_timeout)
             if not self._wait_for_room(room, deadline):
                 raise NatsTimeoutError(
-                    f"{self._size} bytes wait to be sent, and there was no room for more within {deadline.timeout} s; the server "
-                    "or the network is too slow for what is published",
+                    f"{self._size} bytes wait to be sent, and there was no room for more within {deadline.timeout} s; "
+                    "the server or the network is too slow for what is published",
                     timeout=deadline.timeout,
                 )
 

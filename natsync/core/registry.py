@@ -37,7 +37,7 @@ class Registry:
         return next(self._sids)
 
     def add(self, sink: Sink) -> bool:
-        """Enter a sink, and tell the server if there is a connection; else the next one's replay does. False after `clear`."""
+        """Enter a sink, and tell the server, now or with the next connection's replay. False after `clear`."""
         with self._lock:
             if self._cleared:
                 return False
@@ -110,7 +110,7 @@ class Registry:
             return sinks
 
     def clear_after_fork(self) -> list[Sink]:
-        """In a forked child, where no other thread exists and the lock may be held for ever: return the inherited sinks."""
+        """In a forked child, where the lock may be held for ever: return the inherited sinks."""
         sinks = list(self._sinks.values())
         self._sinks.clear()
         return sinks

@@ -74,7 +74,7 @@ def _flush_buffer(engine: Engine, link: Link) -> None:
 
 
 def _watch(engine: Engine, link: Link, progress: int, progress_at: float) -> float:
-    """Raise when there is no sense in going on; wait a little when the socket was full. Returns the time of the last progress."""
+    """Raise if it is no use going on; wait a little if the socket was full. Returns the time of the last progress."""
     if link.is_lost:
         raise link.loss.error or NatsConnectionError("the connection was given up", server=link.url)
     if engine.close_wanted:

@@ -163,7 +163,7 @@ class Sink:
         return self._end is not None
 
     def end(self, reason: Callable[[], NatsError]) -> bool:
-        """End now: what is pending is discarded, a callback that runs is not interrupted; False if it had ended already."""
+        """End now: what is pending is discarded, a running callback is not interrupted; False if it had ended."""
         with self._lock:
             if self._end is not None:
                 return False

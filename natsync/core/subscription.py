@@ -141,8 +141,9 @@ class Subscription(AbstractContextManager["Subscription"]):
     # Ending.
 
     def unsubscribe(self) -> None:
-        """End the subscription at once; never blocks. Pending messages are discarded, a callback that runs is not interrupted,
-        and none begins after this.
+        """End the subscription at once; never blocks.
+
+        Pending messages are discarded; a callback that runs is not interrupted, and none begins after this.
 
         Raises:
             BadSubscriptionError: It has ended already.
@@ -219,7 +220,7 @@ class Subscription(AbstractContextManager["Subscription"]):
                 )
 
     def set_pending_limits(self, msgs: int, bytes: int) -> None:
-        """Set the limits of what may be pending; over them new messages are dropped, counted and reported. Never blocks.
+        """Set the limits of what may be pending; never blocks. Over them new messages are dropped and reported.
 
         Args:
             msgs: Messages; -1 for no limit.

@@ -173,7 +173,11 @@ class Supervisor:
                 engine.lifecycle.report(LameDuck(engine.client, server=link.url))
 
     def _say_goodbye(self, link: Link) -> None:
-        """Send what was published, and wait for the server's word that it has it: closing a socket may cost what is under way."""
+        """Send what was published, and wait for the server's word that it has it.
+
+        Closing a socket while bytes from the server are unread resets the connection, and that may cost what is under
+        way.
+        """
         outbound = self._engine.outbound
         drain = self._engine.drain
         confirmed = outbound.out_msgs == 0 or (drain is not None and drain.error is None)
@@ -227,7 +231,7 @@ class Supervisor:
         return loss.error, going_on
 
     def _is_struck_out(self, server: Server, error: NatsError | None) -> bool:
-        """Say whether this is the same credentials error, from the same server, for the second time since it let us in."""
+        """Say whether this is the same credentials error, from the same server, twice since it let us in."""
         if not isinstance(error, AuthorizationError):
             return False
         again = server.auth_error == error.text.lower()

@@ -1,4 +1,4 @@
-"""A connected byte stream, as the rest of core sees it: the seam where TCP, and later TLS and WebSocket, are plugged in.
+"""A connected byte stream, as the rest of core sees it: the seam where TCP, later TLS and WebSocket, are plugged in.
 
 Knows sockets; knows no NATS. This is the one place where the operating system's errors become natsync's.
 
@@ -44,7 +44,7 @@ class Transport(Protocol):
         """Give the file descriptor back."""
 
     def abandon(self) -> None:
-        """In a forked child: drop the inherited file descriptor without a byte to the peer, and without ending the stream."""
+        """In a forked child: drop the inherited descriptor, without a byte to the peer or the end of the stream."""
 
 
 class TcpTransport:

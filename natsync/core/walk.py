@@ -57,7 +57,7 @@ class Walk:
             return self._backoff.pause()
         try:
             return max(0.0, float(callback(self._backoff.passes)))
-        except Exception:  # noqa: BLE001 - user code, and logged
+        except Exception:
             _log.exception("reconnect_delay_cb raised an exception; reconnect_time_wait is used")
             return self._backoff.pause()
 
@@ -77,7 +77,7 @@ class Walk:
             url, delay = answer
             server = engine.pool.find(parse_url(url))
             pause = max(0.0, float(delay))
-        except Exception:  # noqa: BLE001 - user code, and logged
+        except Exception:
             _log.exception("reconnect_to_server_cb failed; the next server of the list is tried")
             return None
         if server is None:

@@ -8,7 +8,7 @@ __all__ = ["Backoff"]
 
 
 class Backoff:
-    """Counts the attempts of one outage: a pause comes only before the same server is tried again [nats.go doReconnect].
+    """Counts the attempts of one outage: a pause comes only before the same server is tried again [nats.go].
 
     With one server every attempt is preceded by a pause; with three, three are tried at once and then comes a pause.
 

@@ -21,5 +21,5 @@ class Stats:
     errors: int = 0
     """Errors reported to `error_cb`."""
     dropped: int = 0
-    """Messages given up: received over a subscription's pending limit, or accepted for sending and lost with a connection
-    before the socket took them."""
+    """Messages given up: received over a subscription's pending limit, or accepted for sending and lost with a
+    connection before the socket took them."""
