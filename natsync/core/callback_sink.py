@@ -67,10 +67,11 @@ class CallbackSink(Sink):
     def _work(self, turn: Turn | None) -> None:
         # One of at most `workers` at a time: handle turns until there is none, then leave.
         while turn is not None:
-            if not self._advance(turn):
-                self._dispatcher.submit(partial(self._work, turn))
+            if self._advance(turn):
+                turn = self._next_turn(turn)
+            if turn is not None and self._dispatcher.has_waiting:
+                self._dispatcher.submit(partial(self._work, turn))  # others go first
                 return
-            turn = self._next_turn(turn)
         self._check_end()
 
     def _next_turn(self, settled: Turn | None) -> Turn | None:

@@ -114,10 +114,12 @@ class Connection(Facts):
             block = self._encode_headers(headers)
             size += len(block)
             frame = encode_hpub(to, reply_to, block, data)
-        if size > engine.max_payload and engine.max_payload:
-            engine.check_open()
-            raise MaxPayloadError(size, engine.max_payload)
-        while not engine.outbound.put(frame, size, push=wait is not None, deadline=wait):
+        while True:
+            if size > engine.max_payload and engine.max_payload:
+                engine.check_open()
+                raise MaxPayloadError(size, engine.max_payload)
+            if engine.outbound.put(frame, size, push=wait is not None, deadline=wait):
+                return
             engine.awake()
 
     def _learn(self, subject: str) -> bytes:

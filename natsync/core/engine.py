@@ -112,18 +112,17 @@ class Engine:
         try:
             self._first_walk()
         except BaseException:
-            self.lifecycle.move(Status.DISCONNECTED)
+            self.lifecycle.move(Status.DISCONNECTED, also=self.outbound.rest)
             raise
 
     def _first_walk(self) -> None:
         failures: dict[str, NatsError] = {}
         for server in self.pool.snapshot():
             try:
-                link = self.connector.connect(server)
+                self._start(self.connector.connect(server))
             except NatsError as exc:
                 failures[server.url.redacted] = exc
             else:
-                self._start(link)
                 return
         if not self.options.retry_on_failed_connect:
             raise most_telling(failures)
@@ -140,6 +139,8 @@ class Engine:
             link.lose(None)
             self.outbound.down()
             link.end()
+            if self.lifecycle.status is Status.CONNECTED:
+                self.supervisor.finish_unstarted()  # no more threads, or Ctrl-C: nobody would look after this client
             raise
 
     def _start_threads(self, link: Link | None) -> None:

@@ -10,6 +10,7 @@ import queue
 from collections.abc import Callable
 
 from natsync.core.threads import ClientThread
+from natsync.errors import NatsError
 from natsync.events import (
     AsyncError,
     Closed,
@@ -94,6 +95,8 @@ def _write_log(event: Event) -> None:
         level = logging.DEBUG
     elif isinstance(event, Closed):
         level = logging.ERROR
+    elif isinstance(event, AsyncError) and not isinstance(event.error, NatsError):
+        return  # a handler's, which was logged with its traceback where it was caught
     if _log.isEnabledFor(level):
         where = f" {event.server}" if event.server else ""
         why = f": {event.error}" if event.error is not None else ""

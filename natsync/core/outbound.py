@@ -328,6 +328,12 @@ class Outbound:
 
     # Changing modes: the supervisor, or whoever opens the client.
 
+    def rest(self) -> None:
+        """Go back to DORMANT, when the first walk has failed."""
+        with self._lock:
+            self._mode = Mode.DORMANT
+            self._limit = _NOTHING_FITS
+
     def buffer(self) -> None:
         """Leave DORMANT for BUFFERING: publishes wait for the first connection."""
         with self._lock:

@@ -50,9 +50,10 @@ class Registry:
     def remove(self, sid: int, *, tell: bool = True) -> bool:
         """Drop a sid; say whether it was there. `tell` is false when the server has dropped it by itself."""
         with self._lock:
-            if self._sinks.pop(sid, None) is None:
+            sink = self._sinks.pop(sid, None)
+            if sink is None:
                 return False
-            if tell:
+            if tell and not sink.draining:
                 self._outbound.put_control(encode_unsub(sid), self._generation)
             return True
 

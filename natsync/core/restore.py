@@ -1,6 +1,6 @@
 """From a fresh link to a connected client: subscriptions back, buffer flushed, then everybody may write.
 
-The order is fixed: reader (the server must never find us not reading), commands accepted, snapshot of the
+The order is fixed: commands accepted, reader (the server must never find us not reading), snapshot of the
 subscriptions, their SUBs, the buffered publishes, LIVE and CONNECTED in one step. Runs on the opener or the supervisor.
 """
 
@@ -37,10 +37,13 @@ def restore(engine: Engine, link: Link, event: Event) -> None:
     engine.info = link.info
     engine.max_payload = link.info.max_payload
     engine.take_info(link.server, link.info)
+    engine.dropped_msgs += outbound.begin(link).msgs
     reader = Reader(link, registry=engine.registry, outbound=outbound, listener=engine, traffic=engine.traffic)
     link.reader = ClientThread(engine, engine.label, "reader", reader.run)
-    link.reader.start()
-    engine.dropped_msgs += outbound.begin(link).msgs
+    try:
+        link.reader.start()
+    except RuntimeError as exc:  # no more threads: a limit of the system, or the interpreter is about to end
+        raise NatsConnectionError(f"the reader cannot be started: {exc}", server=link.url) from exc
     _send_commands(engine, link)
     _flush_buffer(engine, link)
     engine.link = link

@@ -188,12 +188,12 @@ class Subscription(AbstractContextManager["Subscription"]):
         self._check_alive()
         engine = self._engine
         deadline = Deadline(engine.options.drain_timeout if timeout is None else timeout)
-        if not engine.registry.drain(self.sid):
-            return  # the server has sent all that it will: the sink is at its last messages
         done = Wakeup()
         self._sink.watch(done)
         try:
-            self._finish_after_pong()
+            if engine.registry.drain(self.sid):
+                self._finish_after_pong()
+            # else the server has sent all that it will, and the sink is at its last messages
             if not on_thread_of(engine):
                 self._wait_finished(done, deadline)
         finally:

@@ -59,8 +59,8 @@ class Supervisor:
         """Take over from the opener: a live link, or none yet (then walk)."""
         self._link = link
         self._has_been_connected = link is not None
-        self.thread.start()
         self.is_started = True
+        self.thread.start()
 
     def _run(self) -> None:
         error: NatsError | None = None
@@ -86,7 +86,7 @@ class Supervisor:
                     return None
                 error, going_on = self._lose(link)
                 if not going_on:
-                    return error
+                    return None if engine.close_wanted else error
                 walk = Walk(engine, link.server)
             self._link = None
             link, error = self._find_link(walk)
