@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TypeVar
 
@@ -38,7 +38,7 @@ from natsync.errors import (
     NatsTimeoutError,
 )
 from natsync.nuid import next_nuid
-from natsync.policy.options import Options
+from natsync.policy.options import Options, make_options
 from natsync.policy.status import Status
 from natsync.protocol.commands import encode_hpub, encode_pub
 from natsync.protocol.header_block import encode_header_block
@@ -378,6 +378,25 @@ class Connection(Facts):
             engine.outbound.push()
             link.lose(None)
         engine.wakeup.set()
+
+    def set_server_pool(self, servers: str | Iterable[str]) -> None:
+        """Replace the servers that are tried from now on; does not block, and leaves the present connection alone.
+
+        Servers that stay keep their count of attempts. What the cluster advertises later is added again, unless
+        `ignore_discovered_servers` is set. Call `force_reconnect()` to move at once [ADR-40, nats.go SetServerPool].
+
+        Args:
+            servers: As in `connect`.
+
+        Raises:
+            ConfigError: A URL cannot be used; nothing is changed then.
+            ConnectionClosedError: The client is closed.
+        """
+        engine = self._engine
+        engine.check_open()
+        urls = make_options(servers, {}).servers
+        with engine.pool_lock:
+            engine.pool.replace(urls)
 
     # Ending.
 

@@ -77,6 +77,7 @@ class Engine:
         self.dispatcher = Dispatcher(self, self.label, options.callback_workers)
         self.mux = Mux(self.registry, options.inbox_prefix)
         self.timer = FutureTimer(self, self.label, self.mux)
+        self.pool_lock = threading.Lock()
         self.pool = ServerPool(options.servers, randomize=not options.dont_randomize)
         self.connector = Connector(options, self.wakeup.set)
         self.supervisor = Supervisor(self)
@@ -279,7 +280,8 @@ class Engine:
         """Take over what a server says of its cluster, and return the servers never seen before."""
         if self.options.ignore_discovered_servers:
             return []
-        return self.pool.merge(info.connect_urls, server)
+        with self.pool_lock:
+            return self.pool.merge(info.connect_urls, server)
 
 
 def _forked() -> NatsError:

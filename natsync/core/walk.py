@@ -45,7 +45,8 @@ class Walk:
         if chosen is not None:
             return chosen
         pool = self._engine.pool
-        server = pool.next_server(self._current, self._engine.options.max_reconnect_attempts)
+        with self._engine.pool_lock:
+            server = pool.next_server(self._current, self._engine.options.max_reconnect_attempts)
         self._current = server
         pause = self._backoff.pause_due(len(pool))
         skipped, self._skip_pause = self._skip_pause, False
@@ -66,7 +67,8 @@ class Walk:
         callback = engine.options.reconnect_to_server_cb
         if callback is None:
             return None
-        engine.pool.drop_exhausted(engine.options.max_reconnect_attempts)
+        with engine.pool_lock:
+            engine.pool.drop_exhausted(engine.options.max_reconnect_attempts)
         servers = engine.pool.snapshot()
         if not servers:
             return None, 0.0

@@ -1,7 +1,7 @@
 """The server pool: which servers there are, and which is next.
 
-A pure data structure, changed by one thread at a time: whoever connects, that is the caller of `connect()`, later the
-supervisor. Every change puts a new list in place of the old one, so that `snapshot` is right from any thread.
+A pure data structure, changed under the engine's `pool_lock`. Every change puts a new list in place of the old one, so
+that `snapshot` is right from any thread without it.
 """
 
 from __future__ import annotations
@@ -79,6 +79,16 @@ class ServerPool:
         """Remove every server whose attempts are used up."""
         if max_attempts is not None:
             self._servers = [server for server in self._servers if server.attempts < max_attempts]
+
+    def replace(self, urls: Sequence[ServerUrl]) -> None:
+        """Take these servers in place of all; those that stay keep their attempts and errors [nats.go SetServerPool]."""
+        known = {server.url: server for server in self._servers}
+        servers = [known.get(url) or Server(url) for url in urls]
+        for server in servers:
+            server.discovered = False
+        self._seen |= {server.address for server in servers}
+        self._servers = servers
+        self._shuffle_tail()
 
     def merge(self, connect_urls: Iterable[str], current: Server) -> list[Server]:
         """Take over what a server's INFO says of the cluster; return the servers never seen before.
