@@ -437,6 +437,8 @@ class Connection(Facts):
             raise ended.error
         if engine.lifecycle.cause is not None:
             raise ConnectionClosedError("the connection was lost while draining") from engine.lifecycle.cause
+        if ended is None or not ended.done:
+            raise ConnectionClosedError("the client was closed before it was drained")
 
     def close(self) -> None:
         """End the client at once.

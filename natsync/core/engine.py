@@ -48,8 +48,9 @@ from natsync.protocol.server_errors import Reaction, reaction
 __all__ = ["Engine"]
 
 _numbers = itertools.count(1)
-# How long close() waits for threads that should end at once; a callback that still runs keeps its worker.
+# How long the end of a client waits for threads that end at once, unless user code on them goes on: `closed_cb`, handlers.
 _JOIN_TIMEOUT = 1.0
+_WORKER_TIMEOUT = 0.25
 
 
 class Engine:
@@ -172,14 +173,14 @@ class Engine:
         """
         sink.subscription = subscription
         sink.on_slow = lambda: self._report_slow(sink)
-        sink.on_full = lambda: self.retire(sink, tell=False)
+        sink.on_full = lambda: self.registry.has_stopped(sink.sid)
         sink.on_end = lambda: self.retire(sink)
         if not self.registry.add(sink):
             raise self.closed_error()
 
-    def retire(self, sink: Sink, *, tell: bool = True) -> None:
-        """Take a sink out of the table, once; `tell` the server, unless it knows."""
-        if self.registry.remove(sink.sid, tell=tell):
+    def retire(self, sink: Sink) -> None:
+        """Take a sink that has ended out of the table, once."""
+        if self.registry.remove(sink.sid):
             with self._drops_lock:
                 self.slow_drops += sink.dropped
 
@@ -209,11 +210,15 @@ class Engine:
         """Wait until the client is closed and its threads are gone, as far as they can be."""
         if on_thread_of(self):
             return False
-        deadline = Deadline(timeout)
-        ended = self.closed.wait(deadline.remaining())
-        for thread in (self.supervisor.thread, self.lane.thread, self.timer.thread, *self.dispatcher.threads):
-            if thread.ident is not None:
-                thread.join(min(deadline.remaining(), _JOIN_TIMEOUT))
+        ended = self.closed.wait(timeout)
+        for threads, patience in (
+            ((self.supervisor.thread, self.timer.thread, self.lane.thread), _JOIN_TIMEOUT),
+            (self.dispatcher.threads, _WORKER_TIMEOUT),
+        ):
+            deadline = Deadline(patience)
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join(deadline.remaining())
         return ended
 
     def closed_error(self) -> NatsError:

@@ -326,19 +326,17 @@ class Outbound:
         if link is not None:
             link.lose(_interrupted(link))
 
-    # Changing modes: the supervisor, or whoever opens the client.
+    # Changing modes: the supervisor, or whoever opens the client. SHUT is for good, and a refusal outlasts every mode.
 
     def rest(self) -> None:
         """Go back to DORMANT, when the first walk has failed."""
         with self._lock:
-            self._mode = Mode.DORMANT
-            self._limit = _NOTHING_FITS
+            self._enter_locked(Mode.DORMANT, _NOTHING_FITS)
 
     def buffer(self) -> None:
         """Leave DORMANT for BUFFERING: publishes wait for the first connection."""
         with self._lock:
-            self._mode = Mode.BUFFERING
-            self._limit = self._buffer_limit
+            self._enter_locked(Mode.BUFFERING, self._buffer_limit)
 
     def begin(self, link: Link) -> Dropped:
         """Enter FLUSHING: take commands for this link, while publishes are still buffered.
@@ -348,18 +346,17 @@ class Outbound:
         """
         dropped = Dropped()
         with self._lock:
-            self._mode = Mode.FLUSHING
-            self._limit = self._buffer_limit
-            self._frames = keep_within_payload(self._frames, link.info.max_payload, dropped)
-            self._size = sum(map(len, self._frames))
-            self._link = link
+            if self._enter_locked(Mode.FLUSHING, self._buffer_limit):
+                self._frames = keep_within_payload(self._frames, link.info.max_payload, dropped)
+                self._size = sum(map(len, self._frames))
+                self._link = link
         return dropped
 
     def live(self) -> None:
         """Enter LIVE: everybody may send; what is still queued goes first."""
         with self._lock:
-            self._mode = Mode.LIVE
-            self._limit = _NOTHING_FITS if self._refusal is not None else self._live_limit
+            if not self._enter_locked(Mode.LIVE, self._live_limit):
+                return
             parked, self._parked = self._parked, []
             if parked:
                 self._has_pings = True
@@ -381,53 +378,60 @@ class Outbound:
             The publishes given up: one sent in part, and the newest ones if the reconnect buffer is smaller than what
             waited.
         """
-        dropped = Dropped()
         with self._lock:
-            self._mode = Mode.BUFFERING
-            self._limit = _NOTHING_FITS if self._refusal is not None else self._buffer_limit
+            if not self._enter_locked(Mode.BUFFERING, self._buffer_limit):
+                return Dropped()
         self._await_token()
+        frames, waiters, dropped = self._take_back()
         with self._lock:
-            self._token = None
-            self._link = None
-            untouched = [] if self._batch is None else self._batch.untouched(dropped)
-            self._batch = None
-            self._has_pings = False
-            waiters = [frame.waiter for frame in (*untouched, *self._frames) if type(frame) is PingFrame]
-            self._frames, self._size = keep_publishes((*untouched, *self._frames), self._buffer_limit, dropped)
+            # Publishers that came while we were at it are behind what we took back.
+            self._frames, self._size = keep_publishes((*frames, *self._frames), self._buffer_limit, dropped)
             self._make_room_locked()
         for waiter in waiters:
-            if waiter is not None:
-                waiter.lost(ConnectionReconnectingError("the connection was lost before the server answered"))
+            waiter.lost(ConnectionReconnectingError("the connection was lost before the server answered"))
         return dropped
 
     def shut(self, refusal: Callable[[], NatsError]) -> Dropped:
-        """Enter SHUT, for good; every later call gets this error.
+        """Enter SHUT; every later call gets this error.
 
         Returns:
             The publishes that were still waiting.
         """
-        dropped = Dropped()
         with self._lock:
-            self._mode = Mode.SHUT
+            self._enter_locked(Mode.SHUT, _NOTHING_FITS)
             self._refusal = refusal
-            self._limit = _NOTHING_FITS
-            self._link = None
         self._await_token()
+        frames, waiters, dropped = self._take_back()
         with self._lock:
-            frames = [] if self._batch is None else self._batch.untouched(dropped)
-            frames += self._frames
-            self._batch = None
-            self._frames = []
-            self._size = 0
             parked, self._parked = self._parked, []
+            self._size = 0
             self._make_room_locked()
         for frame in frames:
             dropped.add(frame)
-            if isinstance(frame, PingFrame) and frame.waiter is not None:
-                frame.waiter.lost(refusal())
-        for waiter in parked:
+        for waiter in (*waiters, *parked):
             waiter.lost(refusal())
         return dropped
+
+    def _enter_locked(self, mode: Mode, limit: int) -> bool:
+        if self._mode is Mode.SHUT:
+            return False
+        self._mode = mode
+        self._limit = limit if self._refusal is None else _NOTHING_FITS
+        return True
+
+    def _take_back(self) -> tuple[list[bytes], list[PingWaiter], Dropped]:
+        """Take the token away and return what was not sent: frames, the waiters of PINGs among them, and what is lost."""
+        dropped = Dropped()
+        with self._lock:
+            self._token = None
+            self._link = None
+            batch, self._batch = self._batch, None
+            queued, self._frames = self._frames, []
+            self._has_pings = False
+        # A PING of the batch has its waiter in the link's queue of PONGs already.
+        waiters = [frame.waiter for frame in queued if isinstance(frame, PingFrame) and frame.waiter is not None]
+        untouched = [] if batch is None else batch.untouched(dropped)
+        return untouched + queued, waiters, dropped
 
     def _await_token(self) -> None:
         deadline = Deadline(_TOKEN_LOST)

@@ -47,13 +47,13 @@ class Registry:
                 self._outbound.put_control(encode_unsub(sink.sid, sink.max_msgs), self._generation)
             return True
 
-    def remove(self, sid: int, *, tell: bool = True) -> bool:
-        """Drop a sid; say whether it was there. `tell` is false when the server has dropped it by itself."""
+    def remove(self, sid: int) -> bool:
+        """Drop a sid, and tell the server unless it knows; say whether it was there."""
         with self._lock:
             sink = self._sinks.pop(sid, None)
             if sink is None:
                 return False
-            if tell and not sink.draining:
+            if not sink.draining:
                 self._outbound.put_control(encode_unsub(sid), self._generation)
             return True
 
@@ -67,6 +67,13 @@ class Registry:
                 sink.draining = True
                 self._outbound.put_control(encode_unsub(sid), self._generation)
             return True
+
+    def has_stopped(self, sid: int) -> None:
+        """Note that the server sends no more by itself, having sent `max_msgs` messages."""
+        with self._lock:
+            sink = self._sinks.get(sid)
+            if sink is not None:
+                sink.draining = True
 
     def limit(self, sink: Sink, max_msgs: int) -> None:
         """Have the server end a subscription after `max_msgs` messages in all."""

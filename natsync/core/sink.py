@@ -87,6 +87,8 @@ class Sink:
         self._slow = False
         self._end: Callable[[], NatsError] | None = None
         self._last: Callable[[], NatsError] | None = None
+        self.cut_short: Callable[[], NatsError] | None = None
+        """Why it ended before everything pending had been consumed, if it did."""
         self._watchers: list[Wakeup] = []
         self.received = 0
         """Messages that came, dropped ones included: what the server counts too."""
@@ -167,7 +169,7 @@ class Sink:
         with self._lock:
             if self._end is not None:
                 return False
-            self._end = reason
+            self._end = self.cut_short = reason
             self._queue.clear()
             self._queue_bytes = 0
             for turn in self._turns:
@@ -187,11 +189,11 @@ class Sink:
         self._serve(wanted)
         self._check_end()
 
-    def limit(self, max_msgs: int) -> bool:
-        """End after `max_msgs` messages in all; say whether so many have been delivered already (then it has ended)."""
+    def limit(self, max_msgs: int) -> None:
+        """End after `max_msgs` messages in all; at once when so many have been delivered already."""
         with self._lock:
             if self._end is not None:
-                return True
+                return
             self._max = max_msgs
             self._take_back_locked(self._delivered_locked() + self._waiting_locked() - max_msgs)
             reached = self.received >= max_msgs
@@ -200,8 +202,8 @@ class Sink:
             wanted = self._ended_locked() if reached else None
         if reached:
             self._serve(wanted)
+            self.on_full()
             self._check_end()
-        return reached
 
     def _take_back_locked(self, surplus: int) -> None:
         for _ in range(min(surplus, len(self._queue))):

@@ -165,10 +165,8 @@ class Subscription(AbstractContextManager["Subscription"]):
         """
         check_count("max_msgs", max_msgs)
         self._check_alive()
-        if self._sink.limit(max_msgs):
-            self._engine.retire(self._sink)
-        else:
-            self._engine.registry.limit(self._sink, max_msgs)
+        self._sink.limit(max_msgs)
+        self._engine.registry.limit(self._sink, max_msgs)
 
     def drain(self, timeout: float | None = None) -> None:
         """End the subscription without losing what the server has already sent.
@@ -202,7 +200,6 @@ class Subscription(AbstractContextManager["Subscription"]):
     def _finish_after_pong(self) -> None:
         def finish() -> None:
             self._sink.finish(drained)
-            self._engine.retire(self._sink, tell=False)
 
         try:
             self._engine.outbound.put_ping(PongCallback(finish), push=True)
@@ -218,6 +215,8 @@ class Subscription(AbstractContextManager["Subscription"]):
                     f"draining {self.subject!r} was not over after {deadline.timeout} s; it was ended",
                     timeout=deadline.timeout,
                 )
+        if self._sink.cut_short is not None:
+            raise self._sink.cut_short()
 
     def set_pending_limits(self, msgs: int, bytes: int) -> None:
         """Set the limits of what may be pending; never blocks. Over them new messages are dropped and reported.

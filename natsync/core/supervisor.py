@@ -40,6 +40,7 @@ _log = logging.getLogger("natsync.supervisor")
 _SLICE = 0.05
 # What close() grants the last bytes: for being sent, and for the server's word that it has them.
 _GOODBYE = 2.0
+_LATE_GOODBYE = 0.25  # after a drain that took all its time
 # While another thread sends, the supervisor looks after it in this interval.
 _LOOK_AFTER = 1.0
 
@@ -189,7 +190,7 @@ class Supervisor:
 
         if not confirmed:
             outbound.put_ping(PongCallback(pong))
-        deadline = Deadline(_GOODBYE)
+        deadline = Deadline(_GOODBYE if drain is None or drain.error is None else _LATE_GOODBYE)
         while not link.is_lost and not deadline.expired:
             pumped = outbound.pump()
             if pumped is Pumped.FULL:

@@ -1,0 +1,1 @@
+"""A package, so that no `tests` that some distribution left in site-packages is taken for this one."""

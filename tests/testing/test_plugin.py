@@ -1,0 +1,70 @@
+"""The fixtures as a user's own tests get them, and the search for leaks of natsync's own tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+USERS_TEST = """
+def test_the_client(nats_client, nats_server):
+    subscription = nats_client.subscribe("greetings")
+    nats_client.publish("greetings", b"hello")
+    assert subscription.next_msg(timeout=5).data == b"hello"
+    assert nats_server.connz()["num_connections"] == 1
+
+def test_the_server_is_shared(nats_server):
+    assert nats_server.is_running
+"""
+
+LEAKY_TEST = """
+import socket, threading
+
+kept = []
+
+def test_socket():
+    kept.append(socket.socket())
+
+def test_failing():
+    kept.append(socket.socket())
+    assert False, "the only news"
+
+def test_clean():
+    assert kept is not None
+"""
+
+
+def run_pytest(folder: Path, *args: str) -> str:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder), "-p", "no:randomly", *args]
+    answer = subprocess.run(
+        [*command, "-p", "no:cacheprovider", str(folder)],
+        env=environ,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    return answer.stdout + answer.stderr
+
+
+def test_a_user_gets_a_server_and_a_client(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(USERS_TEST, "utf-8")
+    (tmp_path / "conftest.py").write_text(
+        "from natsync.testing import pytest_plugin\n"
+        "def pytest_configure(config):\n"
+        "    if not config.pluginmanager.is_registered(pytest_plugin):\n"
+        "        config.pluginmanager.register(pytest_plugin)\n",
+        "utf-8",
+    )
+    assert "2 passed" in run_pytest(tmp_path)
+
+
+def test_a_test_that_leaks_fails_and_one_that_failed_is_not_searched(tmp_path: Path) -> None:
+    (tmp_path / "test_leaky.py").write_text(LEAKY_TEST, "utf-8")
+    output = run_pytest(tmp_path, "-p", "tests.conftest")
+    assert "1 failed, 2 passed, 1 error" in output
+    assert "the test leaves something behind" in output

@@ -1,0 +1,394 @@
+"""The parser: every vector whole, byte by byte and with more behind it; limits; linear time; random bytes and cuts."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from natsync.errors import ProtocolError
+from natsync.protocol.operations import OK, PING, PONG, ErrOp, InfoOp, MsgOp, Operation
+from natsync.protocol.parser import Parser
+
+NEVER_SENT = (7, "never.sent", None, None, b"")
+
+
+def parse(*pieces: bytes, **limits: int) -> tuple[list[Operation], bool]:
+    """Feed the pieces to one parser; return all operations, and whether there was an error."""
+    parser = Parser(**limits)
+    operations = [operation for piece in pieces for operation in parser.feed(piece)]
+    return operations, parser.error is not None
+
+
+def single_bytes(data: bytes) -> list[bytes]:
+    return [data[index : index + 1] for index in range(len(data))]
+
+
+GOOD = [
+    (b"PING\r\n", PING),
+    (b"ping\r\n", PING),
+    (b"PING\n", PING),
+    (b"PING  \r\n", PING),
+    (b"PINGPONG\r\n", PING),
+    (b"PONG\r\n", PONG),
+    (b"Pong\t\r\n", PONG),
+    (b"+OK\r\n", OK),
+    (b"+Ok\r\n", OK),
+    (b"+OKay\r\n", OK),
+    (b"-ERR 'Stale Connection'\r\n", ErrOp("'Stale Connection'")),
+    (b"-err \t 'x y' \r\n", ErrOp("'x y'")),
+    (b"-ERR \r\n", ErrOp("")),
+    (b"-ERR 'caf\xc3\xa9 \xff'\r\n", ErrOp("'caf\u00e9 \\xff'")),
+    (b'INFO {"a":1}\r\n', InfoOp(b'{"a":1}')),
+    (b'Info\t {"a":\t1} \n', InfoOp(b' {"a":\t1} ')),
+    (b"INFO \r\n", InfoOp(b"")),
+    (b"MSG foo 1 0\r\n\r\n", (1, "foo", None, None, b"")),
+    (b"MSG foo 1 1\r\n\r\r\n", (1, "foo", None, None, b"\r")),
+    (b"MSG foo 1 5\r\nhello\r\n", (1, "foo", None, None, b"hello")),
+    (b"msg foo 1 5\r\nhello\r\n", (1, "foo", None, None, b"hello")),
+    (b"MSG\tfoo\t 1 \t5 \r\nhello\r\n", (1, "foo", None, None, b"hello")),
+    (b"MSG foo 1 5\nhello\r\n", (1, "foo", None, None, b"hello")),
+    (b"MSG foo 0001 0005\r\nhello\r\n", (1, "foo", None, None, b"hello")),
+    (b"MSG foo 1 bar 5\r\nhello\r\n", (1, "foo", "bar", None, b"hello")),
+    (b"MSG foo 1 7\r\na\r\nPING\r\n", (1, "foo", None, None, b"a\r\nPING")),
+    (b"MSG foo 999999999999999999 1\r\nx\r\n", (999999999999999999, "foo", None, None, b"x")),
+    (b"MSG f\xc3\xa9 1 1\r\nx\r\n", (1, "f\u00e9", None, None, b"x")),
+    (b"MSG f\xff 1 r\xfe 1\r\nx\r\n", (1, "f\udcff", "r\udcfe", None, b"x")),
+    # White space that parts no fields on the wire: the sid is 3 and not 2.
+    (b"MSG a\x0b2 3 1\r\nx\r\n", (3, "a\x0b2", None, None, b"x")),
+    (b"MSG a\x0c2\xc2\xa0b 3 1\r\nx\r\n", (3, "a\x0c2\u00a0b", None, None, b"x")),
+    (b"HMSG foo 1 12 12\r\nNATS/1.0\r\n\r\n\r\n", (1, "foo", None, b"NATS/1.0\r\n\r\n", b"")),
+    (b"hmsg foo 1 12 14\r\nNATS/1.0\r\n\r\nhi\r\n", (1, "foo", None, b"NATS/1.0\r\n\r\n", b"hi")),
+    (b"HMSG foo 1 bar 12 14\r\nNATS/1.0\r\n\r\nhi\r\n", (1, "foo", "bar", b"NATS/1.0\r\n\r\n", b"hi")),
+    (b"HMSG foo 1 0 2\r\nhi\r\n", (1, "foo", None, b"", b"hi")),
+]
+
+
+@pytest.mark.parametrize("data, expected", GOOD)
+class TestGood:
+    def test_whole(self, data: bytes, expected: Operation):
+        assert parse(data) == ([expected], False)
+
+    def test_byte_by_byte(self, data: bytes, expected: Operation):
+        assert parse(*single_bytes(data)) == ([expected], False)
+
+    def test_every_split(self, data: bytes, expected: Operation):
+        for cut in range(len(data) + 1):
+            assert parse(data[:cut], data[cut:]) == ([expected], False)
+
+    @pytest.mark.parametrize("pieces", [list, single_bytes])
+    def test_more_behind(self, data: bytes, expected: Operation, pieces):
+        more = data + b"+OK\r\n" + data + b"MSG foo 1 3\r\nab"
+        fed = single_bytes(more) if pieces is single_bytes else [more]
+        assert parse(*fed) == ([expected, OK, expected], False)
+
+    def test_nothing_before_it_is_whole(self, data: bytes, expected: Operation):
+        assert parse(*single_bytes(data[:-1])) == ([], False)
+
+
+BAD_LINES = [
+    b"",
+    b" PING",
+    b"POO",
+    b"Px",
+    b"PIx",
+    b"PINx",
+    b"POx",
+    b"PONx",
+    b"ZOO",
+    b"Mx",
+    b"MSx",
+    b"MSGx",
+    b"MSGx foo 1 2",
+    b"MSG",
+    b"MSG ",
+    b"MSG a",
+    b"MSG  foo",
+    b"MSG foo 1",
+    b"MSG foo bar 1",
+    b"MSG foo 1 bar baz",
+    b"MSG a b c",
+    b"MSG a b c d",
+    b"MSG foo 1 2 3 4",
+    b"MSG foo -1 5",
+    b"MSG foo 1 -5",
+    b"MSG foo +1 5",
+    b"MSG foo 1 +5",
+    b"MSG foo 1_0 5",
+    b"MSG foo 1 1_0",
+    b"MSG foo 0 5",
+    b"MSG foo 1 5\r",
+    b"MSG foo 1\x0b 5",
+    b"MSG foo \xd9\xa1 5",
+    b"MSG foo 1 " + b"9" * 19,
+    b"MSG foo " + b"9" * 19 + b" 1",
+    b"MSG foo 1 " + b"9" * 5000,
+    b"MSG foo 1 67108865",
+    b"Hx",
+    b"HMx",
+    b"HMSx",
+    b"HMSG",
+    b"HMSGx foo 1 2 3",
+    b"HMSG foo 1 2",
+    b"HMSG foo 1 2 3 4 5",
+    b"HMSG foo 1 13 12",
+    b"HMSG foo 1 x 12",
+    b"HMSG foo 1 -1 12",
+    b"HMSG foo x 1 12",
+    b"HMSG foo 1 bar x 12",
+    b"+x",
+    b"+Ox",
+    b"-x",
+    b"-Ex",
+    b"-ERx",
+    b"-ERR",
+    b"-ERRx",
+    b"-ERR'text'",
+    b"Ix",
+    b"INx",
+    b"INFx",
+    b"INFO",
+    b"INFO{}",
+    b"HTTP/1.1 400 Bad Request",
+    b"SSH-2.0-OpenSSH_9.6",
+    b"\x15\x03\x01\x00\x02\x02F",
+    b"\xff",
+]
+
+
+@pytest.mark.parametrize("line", BAD_LINES)
+def test_bad_line(line: bytes):
+    """What stands before a bad line is returned, what stands behind it never is."""
+    # The line alone is enough: what follows would fail as its payload, too.
+    for data in (b"+OK\r\n" + line + b"\r\n", b"+OK\r\n" + line + b"\r\nMSG never.sent 7 0\r\n\r\n"):
+        assert parse(data) == ([OK], True)
+        assert parse(*single_bytes(data)) == ([OK], True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"Z", b"Px", b"MSx", b" ", b"\r", b"\n", b"\x00", b"+x", b"INx", b"HTT", b"\x16\x03\x01"],
+)
+def test_garbage_is_told_before_its_line_ends(data: bytes):
+    assert parse(data) == ([], True)
+    assert parse(*single_bytes(data)) == ([], True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"MSG foo 1 2\r\nabc\r\n",
+        b"MSG foo 1 2\r\nab\n\r\n",
+        b"MSG foo 1 2\r\nab\r\r\n",
+        b"MSG foo 1 5\r\nabc\r\nPING\r\n",
+        b"MSG foo 1 0\r\nPING\r\n",
+        b"HMSG foo 1 12 12\r\nNATS/1.0\r\n\r\nx\r\n",
+        b"MSG foo 1 600\r\n" + b"x" * 600 + b"\n\n",
+    ],
+)
+def test_payload_must_end_with_crlf(data: bytes):
+    for pieces in ([data], single_bytes(data), [data[:-2], data[-2:]]):
+        assert parse(*pieces) == ([], True)
+
+
+def test_after_an_error_nothing_is_parsed():
+    parser = Parser()
+    assert parser.feed(b"PING\r\nZOO\r\nPONG\r\n") == [PING]
+    error = parser.error
+    assert isinstance(error, ProtocolError)
+    assert parser.feed(b"PING\r\n") == []
+    assert parser.error is error
+    assert not parser.is_idle
+
+
+def test_error_shows_a_bounded_excerpt():
+    parser = Parser()
+    parser.feed(b"ZOO" + b"x" * 1000 + b"\r\n")
+    assert "ZOOxxx" in str(parser.error)
+    assert len(str(parser.error)) < 200
+
+
+def test_error_keeps_no_frame():
+    parser = Parser()
+    parser.feed(b"ZOO\r\n")
+    assert parser.error is not None
+    assert parser.error.__traceback__ is None
+
+
+def test_empty_piece_changes_nothing():
+    assert parse(b"MSG foo", b"", b" 1 2\r\n", b"", b"ab", b"", b"\r\n", b"") == (
+        [(1, "foo", None, None, b"ab")],
+        False,
+    )
+
+
+def test_is_idle_between_operations_only():
+    parser = Parser()
+    idle = []
+    for byte in single_bytes(b"PING\r\nMSG foo 1 1\r\nx\r\n"):
+        parser.feed(byte)
+        idle.append(parser.is_idle)
+    assert [index for index, value in enumerate(idle) if value] == [5, 21]
+    assert Parser().is_idle
+
+
+def test_payload_is_bytes_however_it_came():
+    data = b"MSG foo 1 2000\r\n" + b"x" * 2000 + b"\r\n"
+    for size in (1, 7, 600, 1999, 5000):
+        (operation,), _ = parse(*(data[start : start + size] for start in range(0, len(data), size)))
+        assert isinstance(operation, tuple)
+        assert type(operation[4]) is bytes
+        assert operation[4] == b"x" * 2000
+
+
+class TestLimits:
+    def test_payload(self):
+        assert parse(b"MSG foo 1 10\r\n" + b"x" * 10 + b"\r\n", max_payload=10) == (
+            [(1, "foo", None, None, b"x" * 10)],
+            False,
+        )
+        assert parse(b"MSG foo 1 11\r\n", max_payload=10) == ([], True)
+        assert parse(b"HMSG foo 1 5 11\r\n", max_payload=10) == ([], True)
+
+    @pytest.mark.parametrize(
+        "word, limits",
+        [
+            (b"-ERR ", {"max_control_line": 50}),
+            (b"-ERR ", {"max_control_line": 50, "max_info_line": 40}),
+            (b"INFO ", {"max_info_line": 50}),
+            (b"info ", {"max_info_line": 50, "max_control_line": 40}),
+        ],
+    )
+    @pytest.mark.parametrize("ending", [b"", b"\n", b"\r\n"])
+    def test_line(self, word: bytes, limits: dict[str, int], ending: bytes):
+        """The limit counts all but the LF, and holds for a line that never ends as well."""
+        line = word + b"x" * (50 - len(word))
+        for pieces in (lambda data: [data], single_bytes):
+            assert parse(*pieces(line + ending), **limits)[1] == (ending == b"\r\n")
+            assert parse(*pieces(line[:-1] + ending), **limits)[1] is False
+            assert parse(*pieces(line + b"x" + ending), **limits)[1] is True
+
+    def test_info_line_has_its_own_limit(self):
+        info = b"INFO " + b"x" * 100_000 + b"\r\n"
+        assert parse(info) == ([InfoOp(b"x" * 100_000)], False)
+        assert parse(b"-ERR " + b"x" * 100_000 + b"\r\n") == ([], True)
+
+    def test_info_line_may_have_the_smaller_limit(self):
+        assert parse(b"INFO " + b"x" * 20 + b"\r\n", max_info_line=10) == ([], True)
+        assert parse(b"-ERR " + b"x" * 20 + b"\r\n", max_info_line=10) == ([ErrOp("x" * 20)], False)
+
+    @pytest.mark.parametrize("size, reply, remembered", [(100, None, 1000 % 256), (1000, None, 0), (10, "r", 0)])
+    def test_table_of_known_lines(self, size: int, reply: str | None, remembered: int):
+        """It is emptied when it is full, and takes neither long lines nor those with a reply subject."""
+        sent: list[Operation] = [(1, f"{'s' * size}.{index}", reply, None, b"x") for index in range(1000)]
+        parser = Parser()
+        assert parser.feed(b"".join(map(encode, sent))) == sent
+        assert len(parser._known) == remembered
+
+
+class TestLinearTime:
+    """The measure is coarse on purpose: ten times the bytes, at most about ten times the time."""
+
+    @staticmethod
+    def seconds(*pieces: bytes) -> float:
+        best = float("inf")
+        for _ in range(3):
+            start = time.perf_counter()
+            assert not parse(*pieces)[1]
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    def test_line_byte_by_byte(self):
+        short, long = (single_bytes(b"INFO " + b"x" * size + b"\r\n") for size in (10_000, 100_000))
+        assert self.seconds(*long) < 40 * self.seconds(*short)
+
+    def test_payload_byte_by_byte(self):
+        short, long = (single_bytes(b"MSG a 1 %d\r\n%b\r\n" % (size, b"x" * size)) for size in (10_000, 100_000))
+        assert self.seconds(*long) < 40 * self.seconds(*short)
+
+    def test_large_payload(self):
+        size = 60 * 1024 * 1024
+        piece = b"x" * 65536
+        pieces = [b"MSG a 1 %d\r\n" % size, *[piece] * (size // 65536), b"\r\n"]
+        assert self.seconds(*pieces) < 5
+
+
+tokens = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters=" \t\r\n\x00"), min_size=1, max_size=8
+)
+messages = st.tuples(
+    st.integers(1, 10**18 - 1), tokens, st.none() | tokens, st.none() | st.binary(max_size=40), st.binary(max_size=1200)
+)
+operations = messages | st.sampled_from([PING, PONG, OK]) | st.builds(InfoOp, st.just(b"{}")) | st.just(ErrOp("'x'"))
+
+
+def encode(operation: Operation) -> bytes:
+    """What a server sends; written apart from the parser, by the protocol's description."""
+    if isinstance(operation, tuple):
+        return encode_message(operation)
+    if isinstance(operation, InfoOp):
+        return b"INFO " + operation.payload + b"\r\n"
+    if isinstance(operation, ErrOp):
+        return f"-ERR {operation.text}\r\n".encode()
+    return {PING: b"PING\r\n", PONG: b"PONG\r\n", OK: b"+OK\r\n"}[operation]
+
+
+def encode_message(message: MsgOp) -> bytes:
+    sid, subject, reply, header_block, data = message
+    words = ["MSG" if header_block is None else "HMSG", subject, str(sid)]
+    if reply is not None:
+        words.append(reply)
+    if header_block is not None:
+        words.append(str(len(header_block)))
+    words.append(str(len(header_block or b"") + len(data)))
+    return " ".join(words).encode() + b"\r\n" + (header_block or b"") + data + b"\r\n"
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+@given(st.lists(operations, max_size=8), st.lists(st.integers(0, 100_000), max_size=12))
+def test_what_was_sent_is_parsed_for_any_split(sent: list[Operation], places: list[int]):
+    assert parse(*cut(b"".join(map(encode, sent)), places)) == (sent, False)
+
+
+WORDS = [
+    b"MSG ",
+    b"HMSG ",
+    b"PING",
+    b"PONG",
+    b"+OK",
+    b"-ERR ",
+    b"INFO ",
+    b"foo ",
+    b"1 ",
+    b"2",
+    b"\r\n",
+    b"\n",
+    b" ",
+    b"\r",
+]
+
+
+@given(
+    st.lists(st.sampled_from(WORDS) | st.binary(max_size=6), max_size=30), st.lists(st.integers(0, 1000), max_size=12)
+)
+def test_garbage_is_parsed_alike_for_any_split(words: list[bytes], places: list[int]):
+    data = b"".join(words)
+    whole = parse(data)
+    assert parse(*cut(data, places)) == whole
+    assert parse(*single_bytes(data)) == whole
+
+
+@given(st.lists(operations, max_size=4), st.binary(min_size=1, max_size=40), st.integers(0, 100_000))
+def test_nothing_comes_from_behind_garbage(sent: list[Operation], garbage: bytes, place: int):
+    """Whatever a broken line does, the operations before it stay, and none is made of another's bytes."""
+    before = b"".join(map(encode, sent))
+    found, failed = parse(before + b"Z" + garbage, b"MSG never.sent 7 0\r\n\r\n")
+    assert (found, failed) == (sent, True)
+    assert NEVER_SENT not in found
