@@ -28,12 +28,17 @@ class Event:
 
     client: Any = dataclasses.field(repr=False)
     """The `natsync.Client` that it happened to."""
-    error: Exception | None = None
-    """Why, or None when it was the user's wish or no failure."""
+    error: BaseException | None = None
+    """Why, or None when it was the user's wish or no failure. Anything but an `Exception` comes from a handler only."""
     server: str | None = None
     """The server concerned, as a redacted URL."""
     subscription: Any = None
     """The `natsync.Subscription` concerned."""
+    dropped_msgs: int = 0
+    """Messages accepted for sending that were given up with this event: partly sent when the connection broke, over the
+    reconnect buffer's limit, larger than the new server takes, or still waiting when the client was closed."""
+    dropped_bytes: int = 0
+    """The bytes of these messages, as they would have been sent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +49,6 @@ class Connected(Event):
 @dataclasses.dataclass(frozen=True)
 class Disconnected(Event):
     """A connection was lost, or closed by the user (then `error` is None)."""
-
-    dropped_msgs: int = 0
-    """Messages accepted for sending that went with it: partly sent, or over the reconnect buffer's limit."""
-    dropped_bytes: int = 0
-    """The bytes of these messages, as they would have been sent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +64,6 @@ class ReconnectFailed(Event):
 @dataclasses.dataclass(frozen=True)
 class Closed(Event):
     """The client is closed for good; the last event."""
-
-    dropped_msgs: int = 0
-    """Messages that still waited to be sent."""
-    dropped_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

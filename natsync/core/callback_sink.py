@@ -49,7 +49,7 @@ class CallbackSink(Sink):
         self._workers = workers
         self._active = 0
 
-    def _arrived_locked(self) -> int:
+    def _arrived_locked(self, *, last: bool) -> int:
         jobs = min(self._workers - self._active, len(self._queue))
         self._active += jobs
         return jobs

@@ -85,7 +85,7 @@ class Dispatcher:
                 return
             try:
                 job()
-            except Exception:
-                # User code is guarded where it is called; this is a bug of ours, and must not cost a worker.
-                _log.exception("an error in natsync's dispatcher; please report it")
+            except BaseException:
+                # A message callback is guarded where it is called; this is a future's, and must not cost a worker.
+                _log.exception("a callback of a future raised an exception")
             del job

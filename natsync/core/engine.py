@@ -48,7 +48,7 @@ from natsync.protocol.server_errors import Reaction, reaction
 __all__ = ["Engine"]
 
 _numbers = itertools.count(1)
-# How long the end of a client waits for threads that end at once, unless user code on them goes on: `closed_cb`, handlers.
+# How long the end of a client waits for threads: they end at once, unless user code on them goes on.
 _JOIN_TIMEOUT = 1.0
 _WORKER_TIMEOUT = 0.25
 
@@ -135,7 +135,7 @@ class Engine:
 
     def _start(self, link: Link) -> None:
         try:
-            restore(self, link, Connected(self.client, server=link.url))
+            restore(self, link, Connected)
             self._start_threads(link)
         except BaseException:
             link.lose(None)
@@ -276,7 +276,7 @@ class Engine:
         subscription = sinks[0].subscription if sinks else None
         self.lifecycle.report(AsyncError(self.client, error, link.url, subscription))
 
-    def report(self, error: Exception, subscription: Any = None) -> None:
+    def report(self, error: BaseException, subscription: Any = None) -> None:
         """Report an error that no call waits for."""
         link = self.link
         self.lifecycle.report(AsyncError(self.client, error, link.url if link is not None else None, subscription))

@@ -82,7 +82,7 @@ class EventLane:
             if handler is not None:
                 try:
                     handler(event)
-                except Exception:
+                except BaseException:  # SystemExit too: it would end the lane in silence, and nothing else
                     _log.exception("the callback for %s raised an exception", type(event).__name__)
             if isinstance(event, Closed):
                 return

@@ -75,7 +75,7 @@ class Facts:
         return tuple(server.url.redacted for server in self._engine.pool.snapshot() if server.discovered)
 
     @property
-    def last_error(self) -> Exception | None:
+    def last_error(self) -> BaseException | None:
         """The error of the latest event that had one."""
         return self._engine.lifecycle.last_error
 

@@ -24,7 +24,7 @@ def make_handler(engine: Engine, subscription: Subscription, cb: Callable[[Msg],
     def handle(operation: MsgOp) -> None:
         try:
             cb(from_operation(operation, subscription))
-        except Exception as exc:
+        except BaseException as exc:  # SystemExit too: it would end one worker in silence, and nothing else
             _log.exception("the callback of %r raised an exception", subscription.subject)
             engine.report(exc, subscription)
 

@@ -27,7 +27,7 @@ class Lifecycle:
         self._status = Status.DISCONNECTED
         self.cause: NatsError | None = None
         """What ended the client, when it was not the user's wish."""
-        self.last_error: Exception | None = None
+        self.last_error: BaseException | None = None
         self.errors = 0
 
     @property

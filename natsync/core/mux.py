@@ -147,7 +147,7 @@ class Mux(Sink):
     def is_quiet(self, thread: int) -> bool:
         return True
 
-    def _arrived_locked(self) -> None:
+    def _arrived_locked(self, *, last: bool) -> None:
         return None
 
     def _ended_locked(self) -> None:

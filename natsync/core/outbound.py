@@ -420,7 +420,7 @@ class Outbound:
         return True
 
     def _take_back(self) -> tuple[list[bytes], list[PingWaiter], Dropped]:
-        """Take the token away and return what was not sent: frames, the waiters of PINGs among them, and what is lost."""
+        """Take the token away and return what was not sent: frames, the waiters of PINGs, and what is lost."""
         dropped = Dropped()
         with self._lock:
             self._token = None

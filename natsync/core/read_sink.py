@@ -80,9 +80,11 @@ class ReadSink(Sink):
         if heir is not None:
             heir.open()
 
-    def _arrived_locked(self) -> list[Latch]:
+    def _arrived_locked(self, *, last: bool) -> list[Latch]:
         if not self._readers:
             return self._readers
+        if last:
+            return self._ended_locked()
         count = min(len(self._queue), len(self._readers))
         woken, self._readers = self._readers[:count], self._readers[count:]
         return woken

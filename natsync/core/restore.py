@@ -15,7 +15,7 @@ from natsync.core.read_sink import ReadSink
 from natsync.core.reader import Reader
 from natsync.core.threads import ClientThread
 from natsync.errors import NatsConnectionError, NatsTimeoutError
-from natsync.events import Event
+from natsync.events import Event, Reconnected
 from natsync.policy.status import Status
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ __all__ = ["restore"]
 _SLICE = 0.05
 
 
-def restore(engine: Engine, link: Link, event: Event) -> None:
-    """Bring a link to life, and report `event`.
+def restore(engine: Engine, link: Link, kind: type[Event]) -> None:
+    """Bring a link to life, and report an event of this kind.
 
     Raises:
         NatsError: The link was lost meanwhile; its caller ends it.
@@ -37,7 +37,8 @@ def restore(engine: Engine, link: Link, event: Event) -> None:
     engine.info = link.info
     engine.max_payload = link.info.max_payload
     engine.take_info(link.server, link.info)
-    engine.dropped_msgs += outbound.begin(link).msgs
+    dropped = outbound.begin(link)
+    engine.dropped_msgs += dropped.msgs
     reader = Reader(link, registry=engine.registry, outbound=outbound, listener=engine, traffic=engine.traffic)
     link.reader = ClientThread(engine, engine.label, "reader", reader.run)
     try:
@@ -46,9 +47,12 @@ def restore(engine: Engine, link: Link, event: Event) -> None:
         raise NatsConnectionError(f"the reader cannot be started: {exc}", server=link.url) from exc
     _send_commands(engine, link)
     _flush_buffer(engine, link)
-    engine.link = link
     link.server.attempts = 0
     link.server.auth_error = None
+    engine.force_wanted = False  # whoever wished for a new connection has it; from here on it is a new wish
+    engine.link = link
+    engine.reconnects += kind is Reconnected
+    event = kind(engine.client, server=link.url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes)
     engine.lifecycle.move(Status.CONNECTED, event, also=outbound.live)
 
 

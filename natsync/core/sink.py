@@ -116,7 +116,7 @@ class Sink:
                 self._slow = False
             else:
                 slow = self._admit_singly_locked(batch)
-            wanted = self._arrived_locked()
+            wanted = self._arrived_locked(last=full)
         self._serve(wanted)
         if slow:
             self.on_slow()
@@ -151,8 +151,8 @@ class Sink:
                 self._slow = True
         return began
 
-    def _arrived_locked(self) -> Any:
-        """Decide who is to work on what came; `_serve` tells them, outside the lock."""
+    def _arrived_locked(self, *, last: bool) -> Any:
+        """Decide who is to be told of what came, or of the end after it; `_serve` tells them, outside the lock."""
         raise NotImplementedError
 
     def _serve(self, wanted: Any) -> None:

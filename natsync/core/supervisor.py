@@ -11,6 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from natsync.core.batch import Dropped
 from natsync.core.link import Link, PongCallback
 from natsync.core.outbound import Pumped
 from natsync.core.restore import restore
@@ -77,9 +78,9 @@ class Supervisor:
     def _live(self) -> NatsError | None:
         """Serve and restore links until the client is to end; returns why, None for the user's wish."""
         engine = self._engine
-        walk = Walk(engine, None)
         while True:
             link = self._link
+            lost: Server | None = None
             if link is not None:
                 self._serve(link)
                 if engine.close_wanted and not link.is_lost:
@@ -88,9 +89,9 @@ class Supervisor:
                 error, going_on = self._lose(link)
                 if not going_on:
                     return None if engine.close_wanted else error
-                walk = Walk(engine, link.server)
+                lost = link.server
             self._link = None
-            link, error = self._find_link(walk)
+            link, error = self._find_link(Walk(engine, lost))
             if link is None:
                 return error
             self._link = link
@@ -249,29 +250,33 @@ class Supervisor:
             if pause and not self._pause(pause):
                 continue
             server.attempts += 1
+            dropped = Dropped()
             try:
-                return self._attempt(server), None
+                return self._attempt(server, dropped), None
             except NatsError as exc:
-                walk.failures[server.url.redacted] = exc
+                url = server.url.redacted
+                walk.failures[url] = exc
+                event = ReconnectFailed(engine.client, exc, url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes)
                 if not engine.close_wanted:
-                    engine.lifecycle.report(ReconnectFailed(engine.client, exc, server.url.redacted))
+                    engine.lifecycle.report(event)
                 if self._is_struck_out(server, exc):
                     return None, exc
         return None, None
 
-    def _attempt(self, server: Server) -> Link:
+    def _attempt(self, server: Server, dropped: Dropped) -> Link:
+        """Connect and restore; what is given up when that fails is added to `dropped`."""
         engine = self._engine
         link = engine.connector.connect(server)
-        kind = Reconnected if self._has_been_connected else Connected
         try:
-            restore(engine, link, kind(engine.client, server=link.url))
+            restore(engine, link, Reconnected if self._has_been_connected else Connected)
         except BaseException as exc:
             link.lose(exc if isinstance(exc, NatsError) else None)
-            engine.dropped_msgs += engine.outbound.down().msgs
+            lost = engine.outbound.down()
+            dropped.msgs += lost.msgs
+            dropped.bytes += lost.bytes
+            engine.dropped_msgs += lost.msgs
             link.end()
             raise
-        engine.reconnects += self._has_been_connected
-        engine.force_wanted = False
         self._has_been_connected = True
         return link
 
@@ -292,29 +297,33 @@ class Supervisor:
 
     def _finish(self, error: NatsError | None) -> None:
         engine = self._engine
-        lifecycle = engine.lifecycle
-        lifecycle.cause = error
+        engine.lifecycle.cause = error
+        self._end_sinks()
         dropped = engine.outbound.shut(engine.closed_error)
         engine.dropped_msgs += dropped.msgs
         link, self._link, engine.link = self._link, None, None
         url = link.url if link is not None else None
         events: list[Disconnected | Closed] = []
-        if link is not None and not link.is_lost:
-            events.append(Disconnected(engine.client, error, url))
         if link is not None:
+            if not link.is_lost:
+                events.append(Disconnected(engine.client, error, url))
             link.lose(error)
             link.end()
             link.fail_waiters(engine.closed_error())
         events.append(Closed(engine.client, error, url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes))
         engine.mux.fail_all(engine.closed_error)
-        drained = engine.drain is not None
+        engine.timer.stop()
+        engine.dispatcher.stop()
+        engine.lifecycle.move(Status.CLOSED, *events)
+        engine.closed.set()
+
+    def _end_sinks(self) -> None:
+        engine = self._engine
+        drain = engine.drain
+        drained = drain is not None and drain.done and drain.error is None
         for sink in engine.registry.clear():
             engine.slow_drops += sink.dropped
-            if drained:
+            if drained:  # what is unread stays readable
                 sink.finish(engine.closed_error)
             else:
                 sink.end(engine.closed_error)
-        engine.timer.stop()
-        engine.dispatcher.stop()
-        lifecycle.move(Status.CLOSED, *events)
-        engine.closed.set()

@@ -81,7 +81,7 @@ class ServerPool:
             self._servers = [server for server in self._servers if server.attempts < max_attempts]
 
     def replace(self, urls: Sequence[ServerUrl]) -> None:
-        """Take these servers in place of all; those that stay keep their attempts and errors [nats.go SetServerPool]."""
+        """Take these servers in place of all; those that stay keep their attempts [nats.go SetServerPool]."""
         known = {server.url: server for server in self._servers}
         servers = [known.get(url) or Server(url) for url in urls]
         for server in servers:
