@@ -36,7 +36,9 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._threads: list[ClientThread] = []
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._has_futures = False
         self._stopped = False
+        self._abandoned = False
 
     def grow(self, wanted: int) -> None:
         """Have at least so many workers, or as many as are allowed."""
@@ -49,6 +51,13 @@ class Dispatcher:
         for thread in started:
             thread.start()
 
+    def grow_for_futures(self) -> None:
+        """Have a worker for the callbacks of futures, beside those of subscriptions."""
+        with self._lock:
+            first, self._has_futures = not self._has_futures, True
+        if first:
+            self.add(1)
+
     def add(self, workers: int) -> None:
         """Have so many workers more, or as many as are allowed."""
         self.grow(len(self._threads) + workers)
@@ -57,29 +66,35 @@ class Dispatcher:
         """Queue a job; never waits, from any thread."""
         self._jobs.put(job)
 
+    def submit_if_open(self, job: Callable[[], None]) -> bool:
+        """Queue a job, unless the workers have been told to end: then say False."""
+        with self._lock:
+            if not self._stopped:
+                self._jobs.put(job)
+            return not self._stopped
+
     @property
     def has_waiting(self) -> bool:
         """Whether jobs wait for a worker."""
         return not self._jobs.empty()
 
     def stop(self) -> None:
-        """Let every worker end after the job it is at."""
+        """Let every worker end after the jobs that are queued now."""
         with self._lock:
             self._stopped = True
-            count = len(self._threads)
-        for _ in range(count):
-            self._jobs.put(None)
+            for _ in self._threads:
+                self._jobs.put(None)
 
     def abandon(self) -> None:
         """In a forked child: the worker that forked, if it was one, ends after its callback."""
-        self._stopped = True
+        self._abandoned = True
 
     @property
     def threads(self) -> list[ClientThread]:
         return list(self._threads)
 
     def _work(self) -> None:
-        while not self._stopped:
+        while not self._abandoned:
             job = self._jobs.get()
             if job is None:
                 return

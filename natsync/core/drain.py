@@ -69,7 +69,7 @@ class Drain:
     def _begin(self) -> None:
         engine = self._engine
         self._sinks = [sink for sink in engine.registry.all() if sink is not engine.mux]
-        engine.mux.on_idle = engine.wakeup.set
+        engine.mux.on_leave = engine.wakeup.set
         for sink in self._sinks:
             sink.watch(engine.wakeup)
             engine.registry.drain(sink.sid)

@@ -93,8 +93,8 @@ class Mux(Sink):
         self._waiters: dict[str, Waiter] = {}
         self._subscribed = False
         self._set_up = threading.Lock()
-        self.on_idle: Callable[[], None] = _nothing
-        """Called when the last waiter has gone."""
+        self.on_leave: Callable[[], None] = _nothing
+        """Called when a waiter has gone; whoever drains looks then whether all have."""
 
     def enter(self, waiter: Waiter) -> tuple[str, str]:
         """Register a waiter; returns its token and the reply subject. Publish only after this."""
@@ -110,8 +110,8 @@ class Mux(Sink):
     def leave(self, token: str) -> bool:
         """Take a waiter out; True for whoever did, who then completes it."""
         taken = self._waiters.pop(token, None) is not None
-        if taken and not self._waiters:
-            self.on_idle()
+        if taken:
+            self.on_leave()
         return taken
 
     def deliver(self, batch: list[MsgOp], size: int) -> None:
@@ -130,7 +130,6 @@ class Mux(Sink):
             except KeyError:
                 break
             waiter.fail(make())
-        self.on_idle()
 
     def forget(self, token: str) -> None:
         """As `leave`, for a finaliser: tells nobody."""
@@ -142,7 +141,8 @@ class Mux(Sink):
 
     @property
     def is_idle(self) -> bool:
-        return not self._waiters
+        """Whether nobody waits for the one reply to a request; who takes many may never be content."""
+        return all(waiter.lasting for waiter in self.waiters())
 
     def is_quiet(self, thread: int) -> bool:
         return True

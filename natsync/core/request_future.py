@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from natsync.core.dispatcher import Dispatcher
@@ -38,18 +39,20 @@ class RequestFuture(Future[Msg]):
         self.expires_at = deadline.at
         self.token, self.inbox = mux.enter(self)
 
+    # Whoever takes the future out of the mux's table completes it, so none of these meets a future that is done.
+
     def reply(self, operation: MsgOp) -> None:
         """The reader: the answer."""
-        if self.set_running_or_notify_cancel():
-            try:
-                self.set_result(read_reply(operation, self._subject))
-            except NatsError as exc:
-                self.set_exception(exc)
+        self.set_running_or_notify_cancel()
+        try:
+            self.set_result(read_reply(operation, self._subject))
+        except NatsError as exc:
+            self.set_exception(exc)
 
     def fail(self, error: NatsError) -> None:
         """Nobody will answer."""
-        if self.set_running_or_notify_cancel():
-            self.set_exception(error)
+        self.set_running_or_notify_cancel()
+        self.set_exception(error)
 
     def expire(self) -> None:
         """The timer: the time is over."""
@@ -60,15 +63,24 @@ class RequestFuture(Future[Msg]):
 
     def cancel(self) -> bool:
         """Give the request up, if it is not answered yet; its reply is ignored."""
-        cancelled = super().cancel()
-        if cancelled:
-            self._mux.leave(self.token)
-        return cancelled
+        if not self._mux.leave(self.token):
+            return self.cancelled()
+        super().cancel()
+        self.set_running_or_notify_cancel()  # tells concurrent.futures.wait
+        return True
 
     def add_done_callback(self, fn: Callable[[Future[Msg]], Any]) -> None:
-        """Call `fn(future)` when the future is done, on one of the client's callback workers (never on the reader)."""
-        self._dispatcher.grow(1)
-        super().add_done_callback(lambda future: self._dispatcher.submit(lambda: fn(future)))
+        """Call `fn(future)` when the future is done: on a callback worker of the client, never on the reader.
+
+        Once the client is closed it is called at once, on the calling thread.
+        """
+        self._dispatcher.grow_for_futures()
+
+        def call(future: Future[Msg]) -> None:
+            if not self._dispatcher.submit_if_open(partial(fn, future)):
+                fn(future)
+
+        super().add_done_callback(call)
 
 
 class FutureTimer:

@@ -16,15 +16,30 @@ from natsync.protocol.operations import MsgOp
 __all__ = ["Replies"]
 
 
+class _Inbox:
+    """What the mux holds of a request: not the user's `Replies`, so that a forgotten one can be collected."""
+
+    lasting = True
+
+    def __init__(self, subject: str) -> None:
+        self.sink = ReadSink(0, subject, None, msgs_limit=-1, bytes_limit=-1, max_msgs=None)
+        self.error: NatsError | None = None
+
+    def reply(self, operation: MsgOp) -> None:
+        self.sink.deliver([operation], size_of(operation))
+
+    def fail(self, error: NatsError) -> None:
+        self.error = error
+        self.sink.finish(lambda: error)
+
+
 class Replies(Iterator[Msg]):
     """The replies to one request, as they come.
 
     Ends at the timeout, after `max_msgs`, when nothing came for `stall` seconds after a reply, or at the message for
-    which `sentinel` is true. Ending, `close()` and leaving the `with` block forget the request; later replies are
-    ignored.
+    which `sentinel` is true. Ending, `close()`, leaving the `with` block and being forgotten forget the request; later
+    replies are ignored. For one thread at a time.
     """
-
-    lasting = True
 
     def __init__(
         self,
@@ -43,54 +58,50 @@ class Replies(Iterator[Msg]):
         self._stall = stall
         self._sentinel = sentinel
         self._first = True
-        self._error: NatsError | None = None
-        self._sink = ReadSink(0, subject, None, msgs_limit=-1, bytes_limit=-1, max_msgs=None)
-        self._token, self.inbox = mux.enter(self)
-
-    def reply(self, operation: MsgOp) -> None:
-        self._sink.deliver([operation], size_of(operation))
-
-    def fail(self, error: NatsError) -> None:
-        self._error = error
-        self._sink.finish(lambda: error)
+        self._closed = False
+        self._inbox = _Inbox(subject)
+        self._token, self.inbox = mux.enter(self._inbox)
 
     def __next__(self) -> Msg:
-        operation = self._next_operation()
-        if operation is None:
-            self.close()
-            raise StopIteration
         try:
-            msg = read_reply(operation, self._subject)
-            if self._sentinel is not None and self._sentinel(msg):
-                self.close()
-                raise StopIteration
+            return self._next()
         except BaseException:
             self.close()
             raise
+
+    def _next(self) -> Msg:
+        operation = self._next_operation()
+        if operation is None:
+            raise StopIteration
+        msg = read_reply(operation, self._subject)
+        if self._sentinel is not None and self._sentinel(msg):
+            raise StopIteration
         self._first = False
         if self._left is not None:
             self._left -= 1
         return msg
 
     def _next_operation(self) -> MsgOp | None:
-        if self._left == 0 or self._sink.has_ended:
+        sink = self._inbox.sink
+        if self._left == 0 or self._closed:
             return None
         deadline = self._deadline
         if self._stall is not None and not self._first and self._stall < deadline.remaining():
             deadline = Deadline(self._stall)
         try:
-            return self._sink.next(deadline)
+            return sink.next(deadline)
         except NatsTimeoutError:
             return None
-        except NatsError as exc:
-            if exc is self._error:
+        except NatsError:
+            if self._inbox.error is not None:
                 raise
-            return None
+            return None  # closed by another thread
 
     def close(self) -> None:
         """Forget the request; any number of times, from any thread."""
+        self._closed = True
         self._mux.leave(self._token)
-        self._sink.end(lambda: BadSubscriptionError("these replies have ended"))
+        self._inbox.sink.end(_ended)
 
     def __enter__(self) -> Replies:
         return self
@@ -102,6 +113,10 @@ class Replies(Iterator[Msg]):
 
     def __del__(self) -> None:
         # A loop that was left early; takes no lock.
-        mux = getattr(self, "_mux", None)
-        if mux is not None:
-            mux.forget(getattr(self, "_token", ""))
+        token = getattr(self, "_token", None)
+        if token is not None:
+            self._mux.forget(token)
+
+
+def _ended() -> NatsError:
+    return BadSubscriptionError("these replies have ended")
