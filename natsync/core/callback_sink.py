@@ -91,10 +91,12 @@ class CallbackSink(Sink):
         if len(self._queue) <= most:
             turn = Turn(list(self._queue), self._queue_bytes)
             self._queue.clear()
+            self._queue_bytes = 0
         else:
             operations = [self._queue.popleft() for _ in range(most)]
-            turn = Turn(operations, sum(map(size_of, operations)))
-        self._queue_bytes -= turn.size
+            size = sum(map(size_of, operations))
+            turn = Turn(operations, size)
+            self._queue_bytes -= size
         return turn
 
     def _advance(self, turn: Turn) -> bool:

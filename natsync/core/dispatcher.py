@@ -40,27 +40,27 @@ class Dispatcher:
         self._stopped = False
         self._abandoned = False
 
-    def grow(self, wanted: int) -> None:
-        """Have at least so many workers, or as many as are allowed."""
-        started: list[ClientThread] = []
+    def add(self, workers: int) -> None:
+        """Have so many workers more, or as many as are allowed."""
         with self._lock:
-            if not self._stopped:
-                numbers = range(len(self._threads) + 1, min(wanted, self._most) + 1)
-                started = [ClientThread(self._owner, self._client, f"worker-{n}", self._work) for n in numbers]
-                self._threads += started
+            started = self._add_locked(workers)
         for thread in started:
             thread.start()
 
-    def grow_for_futures(self) -> None:
+    def add_for_futures(self) -> None:
         """Have a worker for the callbacks of futures, beside those of subscriptions."""
         with self._lock:
-            first, self._has_futures = not self._has_futures, True
-        if first:
-            self.add(1)
+            started = [] if self._has_futures else self._add_locked(1)
+            self._has_futures = True
+        for thread in started:
+            thread.start()
 
-    def add(self, workers: int) -> None:
-        """Have so many workers more, or as many as are allowed."""
-        self.grow(len(self._threads) + workers)
+    def _add_locked(self, workers: int) -> list[ClientThread]:
+        have = len(self._threads)
+        last = have if self._stopped else min(have + workers, self._most)
+        added = [ClientThread(self._owner, self._client, f"worker-{n}", self._work) for n in range(have + 1, last + 1)]
+        self._threads += added
+        return added
 
     def submit(self, job: Callable[[], None]) -> None:
         """Queue a job; never waits, from any thread."""

@@ -146,8 +146,9 @@ class Engine:
             raise
 
     def _start_threads(self, link: Link | None) -> None:
-        self.lane.thread.start()
+        # In this order: a callback that closes the client must find a supervisor to do it.
         self.supervisor.start(link)
+        self.lane.thread.start()
 
     def awake(self) -> None:
         """Connect a forked child's client at its first use; whoever comes second waits for the first."""

@@ -32,8 +32,10 @@ __all__ = ["Mode", "Outbound", "Pumped"]
 
 _NOTHING_FITS = -1
 # A sender holds the token for one send, which never waits. If an exception of a signal handler takes its thread away in
-# between, nobody would ever return the token: after this many seconds the link is given up, and the token with it.
-_TOKEN_LOST = 2.0
+# between, nobody would ever return the token. After this many seconds, and looks of the supervisor (a process that was
+# stopped for a while must not look guilty), the link is given up, and the token with it.
+_TOKEN_LOST = 0.5
+_LOOKS = 3
 
 
 class Mode(enum.Enum):
@@ -80,7 +82,9 @@ class Outbound:
         self._batch: Batch | None = None
         self._size = 0
         self._token: object | None = None
-        self._token_since = 0.0
+        self._suspect: object | None = None
+        self._suspect_since = 0.0
+        self._suspect_looks = 0
         self._asleep = False
         self._room: deque[Latch] = deque()
         self._parked: list[PingWaiter] = []
@@ -245,7 +249,6 @@ class Outbound:
                 nothing = self._batch is None and not self._frames
                 if link is None or nothing or (live_only and self._mode is not Mode.LIVE):
                     return Pumped.IDLE
-                self._token_since = time.monotonic()
                 self._token = token
                 batch = self._batch or self._take_locked(link)
             outcome = self._send(batch, link)
@@ -254,7 +257,7 @@ class Outbound:
             if self._token is token:
                 if outcome is None and link is not None:
                     link.lose(_interrupted(link))
-                self._give_back(token)
+                self._surely_give_back(token)
 
     def _take_locked(self, link: Link) -> Batch:
         batch = Batch(self._frames)
@@ -279,6 +282,16 @@ class Outbound:
         batch.sent += sent
         self.sent_bytes += sent
         return Pumped.SENT if sent else Pumped.FULL
+
+    def _surely_give_back(self, token: object) -> None:
+        interrupt: BaseException | None = None
+        while self._token is token:
+            try:
+                self._give_back(token)
+            except BaseException as exc:  # Ctrl-C, just here
+                interrupt = exc
+        if interrupt is not None:
+            raise interrupt
 
     def _give_back(self, token: object) -> None:
         with self._lock:
@@ -319,11 +332,20 @@ class Outbound:
         """The supervisor runs, and looks by itself."""
         self._asleep = False
 
-    def check_token(self, now: float) -> None:
-        """Give the link up when the sending token was lost with its holder."""
+    def check_token(self) -> None:
+        """Give the link up when the sending token was lost with its holder; to be called while somebody else sends."""
+        now = time.monotonic()
         with self._lock:
-            link = self._link if self._token is not None and now - self._token_since > _TOKEN_LOST else None
-        if link is not None:
+            if self._token is None or self._token is not self._suspect:
+                self._suspect, self._suspect_since, self._suspect_looks = self._token, now, 0
+            self._suspect_looks += 1
+            lost = self._suspect_looks >= _LOOKS and now - self._suspect_since > _TOKEN_LOST
+            link = self._link
+            if lost:
+                self._token = None
+                if self._batch is not None:
+                    self._batch.give_up()
+        if lost and link is not None:
             link.lose(_interrupted(link))
 
     # Changing modes: the supervisor, or whoever opens the client. SHUT is for good, and a refusal outlasts every mode.

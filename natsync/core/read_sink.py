@@ -6,6 +6,7 @@ Knows the threads that wait for messages, and those that are in the middle of a 
 from __future__ import annotations
 
 import threading
+from copy import copy
 
 from natsync.core.sink import Sink
 from natsync.deadline import Deadline
@@ -36,18 +37,22 @@ class ReadSink(Sink):
         """
         while True:
             latch = Latch()
+            operation: MsgOp | None = None
             with self._lock:
-                if self._queue:
-                    return self._take_locked()
                 end = self._end or self._last
                 refusal = self._refusal
-                if end is None and refusal is None:
+                if self._queue:
+                    operation = self._take_locked()
+                elif end is None and refusal is None:
                     self._readers.append(latch)
             if end is not None:
-                self._check_end()
+                self._check_end()  # this may have been the last one
+            if operation is not None:
+                return operation
+            if end is not None:
                 raise end()
             if refusal is not None:
-                raise refusal
+                raise copy(refusal)  # not the same one again and again: each raise adds to its traceback
             self._wait(latch, deadline)
 
     def _take_locked(self) -> MsgOp:

@@ -80,7 +80,9 @@ class Registry:
         # The sink knows the number already: a replay that comes first takes it from there.
         with self._lock:
             if sink.sid in self._sinks:
-                self._outbound.put_control(encode_unsub(sink.sid, max_msgs), self._generation)
+                # The server counts from the SUB that it knows.
+                still = max(0, max_msgs - sink.received_before)
+                self._outbound.put_control(encode_unsub(sink.sid, still or None), self._generation)
 
     def replay(self, generation: int) -> bytes:
         """Return the commands that bring a new connection up to date; from here on commands go to that connection.
@@ -92,7 +94,7 @@ class Registry:
         with self._lock:
             self._generation = generation
             for sink in self._sinks.values():
-                to_come = sink.to_come
+                to_come = sink.begin_anew()
                 if sink.draining or to_come == 0:
                     continue
                 commands.append(encode_sub(sink.subject, sink.queue, sink.sid))

@@ -74,7 +74,7 @@ class RequestFuture(Future[Msg]):
 
         Once the client is closed it is called at once, on the calling thread.
         """
-        self._dispatcher.grow_for_futures()
+        self._dispatcher.add_for_futures()
 
         def call(future: Future[Msg]) -> None:
             if not self._dispatcher.submit_if_open(partial(fn, future)):

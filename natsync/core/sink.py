@@ -29,24 +29,34 @@ def size_of(operation: MsgOp) -> int:
 class Turn:
     """Messages that a worker has taken and handles one after the other."""
 
-    __slots__ = ("done", "operations", "rest", "running", "size")
+    __slots__ = ("_counted", "_size", "done", "operations", "rest", "running")
 
     def __init__(self, operations: list[MsgOp], size: int) -> None:
         self.operations = operations
         self.rest = iter(operations)
         """A list's iterator sees when the list is cut short."""
-        self.size = size
         self.done = 0
         """Messages whose callback has returned. Only the worker writes it."""
         self.running = 0
         """1 while the worker is at it, else 0."""
+        self._size = size
+        self._counted = 0
 
     @property
     def started(self) -> int:
         return min(self.done + self.running, len(self.operations))
 
-    def cut(self, keep: int) -> None:
+    def pending_size_locked(self) -> int:
+        """Return the bytes of what is not done; counts each message once, however often it is called."""
+        done = self.done
+        while self._counted < done:
+            self._size -= size_of(self.operations[self._counted])
+            self._counted += 1
+        return self._size
+
+    def cut_locked(self, keep: int) -> None:
         """Take back what lies behind the first `keep` messages."""
+        self._size -= sum(map(size_of, self.operations[keep:]))
         del self.operations[keep:]
 
 
@@ -92,6 +102,8 @@ class Sink:
         self._watchers: list[Wakeup] = []
         self.received = 0
         """Messages that came, dropped ones included: what the server counts too."""
+        self.received_before = 0
+        """How many of them came from servers before the present one."""
         self.dropped = 0
         self._set_limits_locked(msgs_limit, bytes_limit)
 
@@ -110,7 +122,7 @@ class Sink:
                 self._last = _max_messages(self._max)
                 full = True
             self.received += len(batch)
-            if self._surely_fits_locked(len(batch), size):
+            if self._fits_locked(len(batch), size):
                 self._queue.extend(batch)
                 self._queue_bytes += size
                 self._slow = False
@@ -123,13 +135,6 @@ class Sink:
         if full:
             self.on_full()
             self._check_end()
-
-    def _surely_fits_locked(self, msgs: int, size: int) -> bool:
-        # Cheap and never too generous: counts what consumers have in hand as a whole, done or not.
-        for turn in self._turns:
-            msgs += len(turn.operations)
-            size += turn.size
-        return len(self._queue) + msgs <= self._msgs_limit and self._queue_bytes + size <= self._bytes_limit
 
     def _fits_locked(self, msgs: int, size: int) -> bool:
         return (
@@ -173,7 +178,7 @@ class Sink:
             self._queue.clear()
             self._queue_bytes = 0
             for turn in self._turns:
-                turn.cut(turn.started)
+                turn.cut_locked(turn.started)
             wanted = self._ended_locked()
         self._serve(wanted)
         self._tell_watchers()
@@ -211,7 +216,7 @@ class Sink:
             surplus -= 1
         for turn in self._turns:
             taken_back = max(0, min(surplus, len(turn.operations) - turn.started))
-            turn.cut(len(turn.operations) - taken_back)
+            turn.cut_locked(len(turn.operations) - taken_back)
             surplus -= taken_back
 
     def _ended_locked(self) -> Any:
@@ -281,10 +286,10 @@ class Sink:
     def max_msgs(self) -> int | None:
         return self._max
 
-    @property
-    def to_come(self) -> int | None:
-        """How many more messages the server should send; None for no end."""
+    def begin_anew(self) -> int | None:
+        """Note that a new server counts from here; returns how many more it should send, None for no end."""
         with self._lock:
+            self.received_before = self.received
             return None if self._max is None else max(0, self._max - self.received)
 
     def set_limits(self, msgs: int, size: int) -> None:
@@ -299,7 +304,7 @@ class Sink:
         return len(self._queue) + sum(len(turn.operations) - turn.done for turn in self._turns)
 
     def _pending_bytes_locked(self) -> int:
-        return self._queue_bytes + sum(sum(map(size_of, turn.operations[turn.done :])) for turn in self._turns)
+        return self._queue_bytes + sum(turn.pending_size_locked() for turn in self._turns)
 
     def _waiting_locked(self) -> int:
         return len(self._queue) + sum(len(turn.operations) - turn.started for turn in self._turns)

@@ -151,7 +151,7 @@ class Subscription(AbstractContextManager["Subscription"]):
         """
         self._check_alive()
         if not self._sink.end(_unsubscribed):
-            raise _unsubscribed()
+            self._check_alive()
 
     def auto_unsubscribe(self, max_msgs: int) -> None:
         """End the subscription after `max_msgs` messages in all, those of the past included; never blocks.
@@ -237,6 +237,7 @@ class Subscription(AbstractContextManager["Subscription"]):
             raise ForkedConnectionError("this subscription belongs to the parent process; subscribe anew in the child")
         self._engine.check_open()
         if self._sink.has_ended:
+            self._engine.check_open()  # it may have ended just now, by the client's end
             raise _unsubscribed()
 
     def _report(self, error: Exception) -> None:

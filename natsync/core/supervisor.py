@@ -43,7 +43,7 @@ _SLICE = 0.05
 _GOODBYE = 2.0
 _LATE_GOODBYE = 0.25  # after a drain that took all its time
 # While another thread sends, the supervisor looks after it in this interval.
-_LOOK_AFTER = 1.0
+_LOOK_AFTER = 0.2
 
 
 class Supervisor:
@@ -85,6 +85,7 @@ class Supervisor:
                 self._serve(link)
                 if engine.close_wanted and not link.is_lost:
                     self._say_goodbye(link)
+                if engine.close_wanted and not link.is_lost:
                     return None
                 error, going_on = self._lose(link)
                 if not going_on:
@@ -137,7 +138,7 @@ class Supervisor:
         if engine.drain is not None:
             timeout = min(timeout, engine.drain.deadline.remaining())
         if looking_after:
-            engine.outbound.check_token(time.monotonic())
+            engine.outbound.check_token()
             timeout = min(timeout, _LOOK_AFTER)
         if engine.outbound.sleep():
             self._wakeup.wait(max(0.0, timeout))
