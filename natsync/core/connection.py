@@ -199,7 +199,7 @@ class Connection(Facts):
                 bytes_limit=bytes_limit,
                 max_msgs=max_msgs,
             )
-        subscription = Subscription(self, engine, sink)
+        subscription = Subscription(self.publish, engine, sink)
         if isinstance(sink, CallbackSink) and cb is not None:
             sink.handle = make_handler(engine, subscription, cb)
             engine.dispatcher.add(workers)

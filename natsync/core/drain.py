@@ -7,16 +7,13 @@ publishing ends, then the last bytes are confirmed. Never waits; `done` says tha
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
 
 from natsync.core.link import PongCallback
+from natsync.core.parts import Parts
+from natsync.core.sink import Sink
 from natsync.deadline import Deadline
 from natsync.errors import BadSubscriptionError, ConnectionDrainingError, NatsError, NatsTimeoutError
 from natsync.policy.status import Status
-
-if TYPE_CHECKING:
-    from natsync.core.engine import Engine
-    from natsync.core.sink import Sink
 
 __all__ = ["Drain", "drained"]
 
@@ -33,13 +30,13 @@ class Drain:
     """One drain of one client.
 
     Args:
-        engine: The client's parts.
+        parts: The client's.
         deadline: For all of it.
         thread: The caller's; a loop over messages that this very thread is in is not waited for.
     """
 
-    def __init__(self, engine: Engine, deadline: Deadline, thread: int) -> None:
-        self._engine = engine
+    def __init__(self, parts: Parts, deadline: Deadline, thread: int) -> None:
+        self._parts = parts
         self.deadline = deadline
         self._thread = thread
         self._phase = _Phase.WANTED
@@ -67,33 +64,33 @@ class Drain:
             self._phase = _Phase.DONE
 
     def _begin(self) -> None:
-        engine = self._engine
-        self._sinks = [sink for sink in engine.registry.all() if sink is not engine.mux]
-        engine.mux.on_leave = engine.wakeup.set
+        parts = self._parts
+        self._sinks = [sink for sink in parts.registry.all() if sink is not parts.mux]
+        parts.mux.on_leave = parts.wakeup.set
         for sink in self._sinks:
-            sink.watch(engine.wakeup)
-            engine.registry.drain(sink.sid)
+            sink.watch(parts.wakeup)
+            parts.registry.drain(sink.sid)
         self._ping()
         self._phase = _Phase.ARRIVING
 
     def _is_quiet(self) -> bool:
         # The inbox of requests ends last: handlers may be waiting for replies.
-        return self._engine.mux.is_idle and all(sink.is_quiet(self._thread) for sink in self._sinks)
+        return self._parts.mux.is_idle and all(sink.is_quiet(self._thread) for sink in self._sinks)
 
     def _stop_publishing(self) -> None:
-        self._engine.lifecycle.move(
-            Status.DRAINING_PUBS, also=lambda: self._engine.outbound.refuse(_draining), only_from=Status.DRAINING_SUBS
+        self._parts.lifecycle.move(
+            Status.DRAINING_PUBS, also=lambda: self._parts.outbound.refuse(_draining), only_from=Status.DRAINING_SUBS
         )
         self._ping()
         self._phase = _Phase.CONFIRMING
 
     def _ping(self) -> None:
         self._ponged = False
-        self._engine.outbound.put_ping(PongCallback(self._pong))
+        self._parts.outbound.put_ping(PongCallback(self._pong))
 
     def _pong(self) -> None:
         self._ponged = True
-        self._engine.wakeup.set()
+        self._parts.wakeup.set()
 
     def _give_up(self) -> None:
         self.error = NatsTimeoutError(

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from natsync.core.message import Msg, from_operation
+from natsync.core.parts import Parts
+from natsync.core.subscription import Subscription
 from natsync.protocol.operations import MsgOp
-
-if TYPE_CHECKING:
-    from natsync.core.engine import Engine
-    from natsync.core.subscription import Subscription
 
 __all__ = ["make_handler"]
 
 _log = logging.getLogger("natsync.dispatcher")
 
 
-def make_handler(engine: Engine, subscription: Subscription, cb: Callable[[Msg], object]) -> Callable[[MsgOp], None]:
+def make_handler(parts: Parts, subscription: Subscription, cb: Callable[[Msg], object]) -> Callable[[MsgOp], None]:
     """Return what a worker calls for each message; errors are logged and reported, never raised."""
 
     def handle(operation: MsgOp) -> None:
@@ -26,6 +23,6 @@ def make_handler(engine: Engine, subscription: Subscription, cb: Callable[[Msg],
             cb(from_operation(operation, subscription))
         except BaseException as exc:  # SystemExit too: it would end one worker in silence, and nothing else
             _log.exception("the callback of %r raised an exception", subscription.subject)
-            engine.report(exc, subscription)
+            parts.report(exc, subscription)
 
     return handle

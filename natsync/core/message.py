@@ -84,7 +84,7 @@ class Msg:
             raise BadSubscriptionError("this message came by no subscription; publish the answer with the client")
         if not self.reply:
             raise BadSubjectError("this message asks for no answer: it has no reply subject", option="reply")
-        self.subscription._connection.publish(self.reply, data, headers=headers)
+        self.subscription._publish(self.reply, data, headers=headers)
 
     def __repr__(self) -> str:
         shown = repr(self.data if len(self.data) <= 64 else self.data[:61] + b"...")

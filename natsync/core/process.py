@@ -8,23 +8,29 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from natsync.core.engine import Engine
 from natsync.deadline import Deadline
 from natsync.nuid import reseed
-
-if TYPE_CHECKING:
-    from natsync.core.connection import Connection
+from natsync.policy.options import Options
 
 __all__ = ["track"]
 
-_clients: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+class Client(Protocol):
+    """A client, as far as the process cares."""
+
+    _engine: Engine
+    _options: Options
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 # A script that ends must end soon, whatever its server does.
 _EXIT_TIMEOUT = 1.5
 
 
-def track(client: Connection) -> None:
+def track(client: Client) -> None:
     """Take care of a client at forks and at exit."""
     _clients.add(client)
 

@@ -7,10 +7,10 @@ subscriptions, their SUBs, the buffered publishes, LIVE and CONNECTED in one ste
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from natsync.core.link import Link
 from natsync.core.outbound import Pumped
+from natsync.core.parts import Parts
 from natsync.core.read_sink import ReadSink
 from natsync.core.reader import Reader
 from natsync.core.threads import ClientThread
@@ -18,77 +18,74 @@ from natsync.errors import NatsConnectionError, NatsTimeoutError
 from natsync.events import Event, Reconnected
 from natsync.policy.status import Status
 
-if TYPE_CHECKING:
-    from natsync.core.engine import Engine
-
 __all__ = ["restore"]
 
 # A full socket is waited for in slices, so that a loss or a wish to close is noticed in between.
 _SLICE = 0.05
 
 
-def restore(engine: Engine, link: Link, kind: type[Event]) -> None:
+def restore(parts: Parts, link: Link, kind: type[Event]) -> None:
     """Bring a link to life, and report an event of this kind.
 
     Raises:
         NatsError: The link was lost meanwhile; its caller ends it.
     """
-    outbound = engine.outbound
-    engine.info = link.info
-    engine.max_payload = link.info.max_payload
-    engine.take_info(link.server, link.info)
+    outbound = parts.outbound
+    parts.info = link.info
+    parts.max_payload = link.info.max_payload
+    parts.take_info(link.server, link.info)
     dropped = outbound.begin(link)
-    engine.dropped_msgs += dropped.msgs
-    reader = Reader(link, registry=engine.registry, outbound=outbound, listener=engine, traffic=engine.traffic)
-    link.reader = ClientThread(engine, engine.label, "reader", reader.run)
+    parts.dropped_msgs += dropped.msgs
+    reader = Reader(link, registry=parts.registry, outbound=outbound, listener=parts, traffic=parts.traffic)
+    link.reader = ClientThread(parts, parts.label, "reader", reader.run)
     try:
         link.reader.start()
     except RuntimeError as exc:  # no more threads: a limit of the system, or the interpreter is about to end
         raise NatsConnectionError(f"the reader cannot be started: {exc}", server=link.url) from exc
-    _send_commands(engine, link)
-    _flush_buffer(engine, link)
+    _send_commands(parts, link)
+    _flush_buffer(parts, link)
     link.server.attempts = 0
     link.server.auth_error = None
-    engine.force_wanted = False  # whoever wished for a new connection has it; from here on it is a new wish
-    engine.link = link
-    engine.reconnects += kind is Reconnected
-    event = kind(engine.client, server=link.url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes)
-    engine.lifecycle.move(Status.CONNECTED, event, also=outbound.live)
+    parts.force_wanted = False  # whoever wished for a new connection has it; from here on it is a new wish
+    parts.link = link
+    parts.reconnects += kind is Reconnected
+    event = kind(parts.client, server=link.url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes)
+    parts.lifecycle.move(Status.CONNECTED, event, also=outbound.live)
 
 
-def _send_commands(engine: Engine, link: Link) -> None:
-    for sink in engine.registry.all():
+def _send_commands(parts: Parts, link: Link) -> None:
+    for sink in parts.registry.all():
         if isinstance(sink, ReadSink):
             sink.refuse(None)
-    rest = memoryview(engine.registry.replay(link.generation))
+    rest = memoryview(parts.registry.replay(link.generation))
     progress_at = time.monotonic()
     while rest:
         sent = link.transport.send(rest)
         rest = rest[sent:]
-        progress_at = _watch(engine, link, sent, progress_at)
+        progress_at = _watch(parts, link, sent, progress_at)
 
 
-def _flush_buffer(engine: Engine, link: Link) -> None:
+def _flush_buffer(parts: Parts, link: Link) -> None:
     # What is there now; publishers that go on filling must not keep the client from being connected.
-    outbound = engine.outbound
+    outbound = parts.outbound
     end = outbound.sent_bytes + outbound.size
     progress_at = time.monotonic()
     while outbound.sent_bytes < end:
         pumped = outbound.pump()
         if pumped is Pumped.IDLE:
             return
-        progress_at = _watch(engine, link, pumped is Pumped.SENT, progress_at)
+        progress_at = _watch(parts, link, pumped is Pumped.SENT, progress_at)
 
 
-def _watch(engine: Engine, link: Link, progress: int, progress_at: float) -> float:
+def _watch(parts: Parts, link: Link, progress: int, progress_at: float) -> float:
     """Raise if it is no use going on; wait a little if the socket was full. Returns the time of the last progress."""
     if link.is_lost:
         raise link.loss.error or NatsConnectionError("the connection was given up", server=link.url)
-    if engine.close_wanted:
+    if parts.close_wanted:
         raise NatsConnectionError("the client is being closed", server=link.url)
     if progress:
         return time.monotonic()
-    if time.monotonic() - progress_at > engine.options.write_timeout:
-        raise NatsTimeoutError(f"{link.url} took no bytes for {engine.options.write_timeout} s")
+    if time.monotonic() - progress_at > parts.options.write_timeout:
+        raise NatsTimeoutError(f"{link.url} took no bytes for {parts.options.write_timeout} s")
     link.transport.wait_writable(_SLICE)
     return progress_at

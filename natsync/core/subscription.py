@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from natsync.core.callback_sink import CallbackSink
 from natsync.core.drain import drained
 from natsync.core.link import PongCallback
 from natsync.core.message import Msg, from_operation
+from natsync.core.parts import Parts
 from natsync.core.read_sink import ReadSink
 from natsync.core.threads import on_thread_of
 from natsync.deadline import Deadline
@@ -26,10 +26,6 @@ from natsync.errors import (
 )
 from natsync.locks import Wakeup
 
-if TYPE_CHECKING:
-    from natsync.core.connection import Connection
-    from natsync.core.engine import Engine
-
 __all__ = ["Subscription"]
 
 
@@ -42,12 +38,12 @@ class Subscription(AbstractContextManager["Subscription"]):
 
     def __init__(
         self,
-        connection: Connection,
-        engine: Engine,
+        publish: Callable[..., None],
+        parts: Parts,
         sink: CallbackSink | ReadSink,
     ) -> None:
-        self._connection = connection
-        self._engine = engine
+        self._publish = publish
+        self._parts = parts
         self._sink = sink
 
     # Facts.
@@ -166,7 +162,7 @@ class Subscription(AbstractContextManager["Subscription"]):
         check_count("max_msgs", max_msgs)
         self._check_alive()
         self._sink.limit(max_msgs)
-        self._engine.registry.limit(self._sink, max_msgs)
+        self._parts.registry.limit(self._sink, max_msgs)
 
     def drain(self, timeout: float | None = None) -> None:
         """End the subscription without losing what the server has already sent.
@@ -184,15 +180,15 @@ class Subscription(AbstractContextManager["Subscription"]):
             ConnectionClosedError: The client is closed.
         """
         self._check_alive()
-        engine = self._engine
-        deadline = Deadline(engine.options.drain_timeout if timeout is None else timeout)
+        parts = self._parts
+        deadline = Deadline(parts.options.drain_timeout if timeout is None else timeout)
         done = Wakeup()
         self._sink.watch(done)
         try:
-            if engine.registry.drain(self.sid):
+            if parts.registry.drain(self.sid):
                 self._finish_after_pong()
             # else the server has sent all that it will, and the sink is at its last messages
-            if not on_thread_of(engine):
+            if not on_thread_of(parts):
                 self._wait_finished(done, deadline)
         finally:
             self._sink.unwatch(done)
@@ -202,7 +198,7 @@ class Subscription(AbstractContextManager["Subscription"]):
             self._sink.finish(drained)
 
         try:
-            self._engine.outbound.put_ping(PongCallback(finish), push=True)
+            self._parts.outbound.put_ping(PongCallback(finish), push=True)
         except NatsError:
             finish()  # without a connection nothing more can come
 
@@ -233,15 +229,15 @@ class Subscription(AbstractContextManager["Subscription"]):
         self._sink.set_limits(msgs, bytes)
 
     def _check_alive(self) -> None:
-        if self._engine.is_forked:
+        if self._parts.is_forked:
             raise ForkedConnectionError("this subscription belongs to the parent process; subscribe anew in the child")
-        self._engine.check_open()
+        self._parts.check_open()
         if self._sink.has_ended:
-            self._engine.check_open()  # it may have ended just now, by the client's end
+            self._parts.check_open()  # it may have ended just now, by the client's end
             raise _unsubscribed()
 
     def _report(self, error: Exception) -> None:
-        self._engine.report(error, self)
+        self._parts.report(error, self)
 
     def __enter__(self) -> Subscription:
         return self

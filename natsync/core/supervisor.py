@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
 
 from natsync.core.batch import Dropped
 from natsync.core.link import Link, PongCallback
 from natsync.core.outbound import Pumped
+from natsync.core.parts import Draining, Parts
 from natsync.core.restore import restore
 from natsync.core.threads import ClientThread
 from natsync.core.walk import Walk
@@ -30,10 +30,6 @@ from natsync.events import Closed, Connected, Disconnected, DiscoveredServers, L
 from natsync.policy.pool import Server
 from natsync.policy.status import Status
 
-if TYPE_CHECKING:
-    from natsync.core.drain import Drain
-    from natsync.core.engine import Engine
-
 __all__ = ["Supervisor"]
 
 _log = logging.getLogger("natsync.supervisor")
@@ -49,13 +45,13 @@ _LOOK_AFTER = 0.2
 class Supervisor:
     """See the module."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._wakeup = engine.wakeup
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._wakeup = parts.wakeup
         self._link: Link | None = None
         self._has_been_connected = False
         self.is_started = False
-        self.thread = ClientThread(engine, engine.label, "supervisor", self._run)
+        self.thread = ClientThread(parts, parts.label, "supervisor", self._run)
 
     def start(self, link: Link | None) -> None:
         """Take over from the opener: a live link, or none yet (then walk)."""
@@ -77,22 +73,22 @@ class Supervisor:
 
     def _live(self) -> NatsError | None:
         """Serve and restore links until the client is to end; returns why, None for the user's wish."""
-        engine = self._engine
+        parts = self._parts
         while True:
             link = self._link
             lost: Server | None = None
             if link is not None:
                 self._serve(link)
-                if engine.close_wanted and not link.is_lost:
+                if parts.close_wanted and not link.is_lost:
                     self._say_goodbye(link)
-                if engine.close_wanted and not link.is_lost:
+                if parts.close_wanted and not link.is_lost:
                     return None
                 error, going_on = self._lose(link)
                 if not going_on:
-                    return None if engine.close_wanted else error
+                    return None if parts.close_wanted else error
                 lost = link.server
             self._link = None
-            link, error = self._find_link(Walk(engine, lost))
+            link, error = self._find_link(Walk(parts, lost))
             if link is None:
                 return error
             self._link = link
@@ -100,18 +96,18 @@ class Supervisor:
     # A live link.
 
     def _serve(self, link: Link) -> None:
-        engine = self._engine
-        outbound = engine.outbound
-        interval = engine.options.ping_interval
+        parts = self._parts
+        outbound = parts.outbound
+        interval = parts.options.ping_interval
         now = time.monotonic()
         ping_at = now + interval
         progress_at = now
         sent_bytes = sent_at_ping = outbound.sent_bytes
         while not link.is_lost:
             self._read_news()
-            if engine.drain is not None:
-                self._step_drain(engine.drain)
-            if engine.close_wanted:
+            if parts.drain is not None:
+                self._step_drain(parts.drain)
+            if parts.close_wanted:
                 return
             now = time.monotonic()
             if now >= ping_at:
@@ -126,26 +122,26 @@ class Supervisor:
             elif pumped is not Pumped.SENT:
                 self._sleep(ping_at - now, looking_after=pumped is Pumped.BUSY)
 
-    def _step_drain(self, drain: Drain) -> None:
+    def _step_drain(self, drain: Draining) -> None:
         drain.step()
-        if drain.done and not self._engine.close_wanted:
+        if drain.done and not self._parts.close_wanted:
             if drain.error is not None:
-                self._engine.report(drain.error)
-            self._engine.request_close()
+                self._parts.report(drain.error)
+            self._parts.end_soon()
 
     def _sleep(self, timeout: float, *, looking_after: bool) -> None:
-        engine = self._engine
-        if engine.drain is not None:
-            timeout = min(timeout, engine.drain.deadline.remaining())
+        parts = self._parts
+        if parts.drain is not None:
+            timeout = min(timeout, parts.drain.deadline.remaining())
         if looking_after:
-            engine.outbound.check_token()
+            parts.outbound.check_token()
             timeout = min(timeout, _LOOK_AFTER)
-        if engine.outbound.sleep():
+        if parts.outbound.sleep():
             self._wakeup.wait(max(0.0, timeout))
-            engine.outbound.awake()
+            parts.outbound.awake()
 
     def _wait_writable(self, link: Link, stalled: float) -> None:
-        timeout = self._engine.options.write_timeout
+        timeout = self._parts.options.write_timeout
         if stalled > timeout:
             link.lose(NatsTimeoutError(f"{link.url} took no bytes for {timeout} s", timeout=timeout))
             return
@@ -158,22 +154,22 @@ class Supervisor:
         unanswered = link.pings_out
         if backlog_moves:
             return  # a PING would wait in the queue; bytes that the server takes are a sign of life too
-        if unanswered >= self._engine.options.max_outstanding_pings:
+        if unanswered >= self._parts.options.max_outstanding_pings:
             link.lose(StaleConnectionError(f"{link.url} left {unanswered} PINGs unanswered", server=link.url))
             return
         link.pings_out = unanswered + 1
-        self._engine.outbound.put_ping(None)
+        self._parts.outbound.put_ping(None)
 
     def _read_news(self) -> None:
-        engine = self._engine
-        while engine.news:
-            link, info = engine.news.popleft()
-            fresh = engine.take_info(link.server, info)
+        parts = self._parts
+        while parts.news:
+            link, info = parts.news.popleft()
+            fresh = parts.take_info(link.server, info)
             if fresh:
                 urls = tuple(server.url.redacted for server in fresh)
-                engine.lifecycle.report(DiscoveredServers(engine.client, server=link.url, urls=urls))
+                parts.lifecycle.report(DiscoveredServers(parts.client, server=link.url, urls=urls))
             if info.ldm:
-                engine.lifecycle.report(LameDuck(engine.client, server=link.url))
+                parts.lifecycle.report(LameDuck(parts.client, server=link.url))
 
     def _say_goodbye(self, link: Link) -> None:
         """Send what was published, and wait for the server's word that it has it.
@@ -181,8 +177,8 @@ class Supervisor:
         Closing a socket while bytes from the server are unread resets the connection, and that may cost what is under
         way.
         """
-        outbound = self._engine.outbound
-        drain = self._engine.drain
+        outbound = self._parts.outbound
+        drain = self._parts.drain
         confirmed = outbound.out_msgs == 0 or (drain is not None and drain.error is None)
         answered: list[bool] = [confirmed]
 
@@ -207,30 +203,28 @@ class Supervisor:
 
     def _lose(self, link: Link) -> tuple[NatsError | None, bool]:
         """End a lost link; returns the cause, and whether the client goes on."""
-        engine = self._engine
-        dropped = engine.outbound.down()
+        parts = self._parts
+        dropped = parts.outbound.down()
         link.end()
         loss = link.loss
-        engine.link = None
-        engine.dropped_msgs += dropped.msgs
+        parts.link = None
+        parts.dropped_msgs += dropped.msgs
         gone = ConnectionReconnectingError("the connection was lost before the server answered", server=link.url)
         gone.__cause__ = loss.error
         link.fail_waiters(gone)
-        event = Disconnected(
-            engine.client, loss.error, link.url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes
-        )
-        forced = engine.force_wanted
+        event = Disconnected(parts.client, loss.error, link.url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes)
+        forced = parts.force_wanted
         going_on = (
-            (engine.options.allow_reconnect or forced)
+            (parts.options.allow_reconnect or forced)
             and not loss.final
-            and not engine.close_wanted
+            and not parts.close_wanted
             and not self._is_struck_out(link.server, loss.error)
-            and engine.lifecycle.move(Status.RECONNECTING, event)
+            and parts.lifecycle.move(Status.RECONNECTING, event)
         )
         if not going_on:
-            engine.lifecycle.cause = None if engine.close_wanted else loss.error
-            engine.outbound.refuse(engine.closed_error)
-            engine.lifecycle.report(event)
+            parts.lifecycle.cause = None if parts.close_wanted else loss.error
+            parts.outbound.refuse(parts.closed_error)
+            parts.lifecycle.report(event)
         return loss.error, going_on
 
     def _is_struck_out(self, server: Server, error: NatsError | None) -> bool:
@@ -239,12 +233,12 @@ class Supervisor:
             return False
         again = server.auth_error == error.text.lower()
         server.auth_error = error.text.lower()
-        return again and not self._engine.options.ignore_auth_error_abort
+        return again and not self._parts.options.ignore_auth_error_abort
 
     def _find_link(self, walk: Walk) -> tuple[Link | None, NatsError | None]:
         """Try servers until one is connected; returns the link, or None and why there will be none."""
-        engine = self._engine
-        while not engine.close_wanted:
+        parts = self._parts
+        while not parts.close_wanted:
             server, pause = walk.choose()
             if server is None:
                 return None, walk.exhausted()
@@ -257,25 +251,25 @@ class Supervisor:
             except NatsError as exc:
                 url = server.url.redacted
                 walk.failures[url] = exc
-                event = ReconnectFailed(engine.client, exc, url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes)
-                if not engine.close_wanted:
-                    engine.lifecycle.report(event)
+                event = ReconnectFailed(parts.client, exc, url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes)
+                if not parts.close_wanted:
+                    parts.lifecycle.report(event)
                 if self._is_struck_out(server, exc):
                     return None, exc
         return None, None
 
     def _attempt(self, server: Server, dropped: Dropped) -> Link:
         """Connect and restore; what is given up when that fails is added to `dropped`."""
-        engine = self._engine
-        link = engine.connector.connect(server)
+        parts = self._parts
+        link = parts.connector.connect(server)
         try:
-            restore(engine, link, Reconnected if self._has_been_connected else Connected)
+            restore(parts, link, Reconnected if self._has_been_connected else Connected)
         except BaseException as exc:
             link.lose(exc if isinstance(exc, NatsError) else None)
-            lost = engine.outbound.down()
+            lost = parts.outbound.down()
             dropped.msgs += lost.msgs
             dropped.bytes += lost.bytes
-            engine.dropped_msgs += lost.msgs
+            parts.dropped_msgs += lost.msgs
             link.end()
             raise
         self._has_been_connected = True
@@ -283,12 +277,12 @@ class Supervisor:
 
     def _pause(self, seconds: float) -> bool:
         """Sleep; woken by close() and force_reconnect(). False when the client is to end."""
-        engine = self._engine
+        parts = self._parts
         deadline = Deadline(seconds)
-        while not engine.close_wanted and not engine.force_wanted and not deadline.expired:
+        while not parts.close_wanted and not parts.force_wanted and not deadline.expired:
             self._wakeup.wait(deadline.remaining())
-        engine.force_wanted = False
-        return not engine.close_wanted
+        parts.force_wanted = False
+        return not parts.close_wanted
 
     # The end.
 
@@ -297,34 +291,34 @@ class Supervisor:
         self._finish(None)
 
     def _finish(self, error: NatsError | None) -> None:
-        engine = self._engine
-        engine.lifecycle.cause = error
+        parts = self._parts
+        parts.lifecycle.cause = error
         self._end_sinks()
-        dropped = engine.outbound.shut(engine.closed_error)
-        engine.dropped_msgs += dropped.msgs
-        link, self._link, engine.link = self._link, None, None
+        dropped = parts.outbound.shut(parts.closed_error)
+        parts.dropped_msgs += dropped.msgs
+        link, self._link, parts.link = self._link, None, None
         url = link.url if link is not None else None
         events: list[Disconnected | Closed] = []
         if link is not None:
             if not link.is_lost:
-                events.append(Disconnected(engine.client, error, url))
+                events.append(Disconnected(parts.client, error, url))
             link.lose(error)
             link.end()
-            link.fail_waiters(engine.closed_error())
-        events.append(Closed(engine.client, error, url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes))
-        engine.mux.fail_all(engine.closed_error)
-        engine.timer.stop()
-        engine.dispatcher.stop()
-        engine.lifecycle.move(Status.CLOSED, *events)
-        engine.closed.set()
+            link.fail_waiters(parts.closed_error())
+        events.append(Closed(parts.client, error, url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes))
+        parts.mux.fail_all(parts.closed_error)
+        parts.timer.stop()
+        parts.dispatcher.stop()
+        parts.lifecycle.move(Status.CLOSED, *events)
+        parts.closed.set()
 
     def _end_sinks(self) -> None:
-        engine = self._engine
-        drain = engine.drain
+        parts = self._parts
+        drain = parts.drain
         drained = drain is not None and drain.done and drain.error is None
-        for sink in engine.registry.clear():
-            engine.slow_drops += sink.dropped
+        for sink in parts.registry.clear():
+            parts.slow_drops += sink.dropped
             if drained:  # what is unread stays readable
-                sink.finish(engine.closed_error)
+                sink.finish(parts.closed_error)
             else:
-                sink.end(engine.closed_error)
+                sink.end(parts.closed_error)

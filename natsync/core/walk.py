@@ -6,15 +6,12 @@ Knows the pool, the backoff and the user's callbacks for both; opens nothing.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
+from natsync.core.parts import Parts
 from natsync.errors import NatsError, NoServersError
 from natsync.policy.backoff import Backoff
 from natsync.policy.pool import Server
 from natsync.policy.urls import parse_url
-
-if TYPE_CHECKING:
-    from natsync.core.engine import Engine
 
 __all__ = ["Walk"]
 
@@ -25,17 +22,17 @@ class Walk:
     """The walk over the servers after one loss.
 
     Args:
-        engine: The client's parts.
+        parts: The client's.
         lost: The server of the lost link; None when there was none yet.
     """
 
-    def __init__(self, engine: Engine, lost: Server | None) -> None:
-        self._engine = engine
-        options = engine.options
+    def __init__(self, parts: Parts, lost: Server | None) -> None:
+        self._parts = parts
+        options = parts.options
         self._backoff = Backoff(options.reconnect_time_wait, options.reconnect_jitter)
         self._current = lost
-        self._skip_pause = engine.force_wanted
-        engine.force_wanted = False
+        self._skip_pause = parts.force_wanted
+        parts.force_wanted = False
         self.failures: dict[str, NatsError] = {}
         """What each server answered last, by redacted URL."""
 
@@ -44,16 +41,16 @@ class Walk:
         chosen = self._choose_by_callback()
         if chosen is not None:
             return chosen
-        pool = self._engine.pool
-        with self._engine.pool_lock:
-            server = pool.next_server(self._current, self._engine.options.max_reconnect_attempts)
+        pool = self._parts.pool
+        with self._parts.pool_lock:
+            server = pool.next_server(self._current, self._parts.options.max_reconnect_attempts)
         self._current = server
         pause = self._backoff.pause_due(len(pool))
         skipped, self._skip_pause = self._skip_pause, False
         return server, self._length() if pause and not skipped else 0.0
 
     def _length(self) -> float:
-        callback = self._engine.options.reconnect_delay_cb
+        callback = self._parts.options.reconnect_delay_cb
         if callback is None:
             return self._backoff.pause()
         try:
@@ -63,21 +60,21 @@ class Walk:
             return self._backoff.pause()
 
     def _choose_by_callback(self) -> tuple[Server | None, float] | None:
-        engine = self._engine
-        callback = engine.options.reconnect_to_server_cb
+        parts = self._parts
+        callback = parts.options.reconnect_to_server_cb
         if callback is None:
             return None
-        with engine.pool_lock:
-            engine.pool.drop_exhausted(engine.options.max_reconnect_attempts)
-        servers = engine.pool.snapshot()
+        with parts.pool_lock:
+            parts.pool.drop_exhausted(parts.options.max_reconnect_attempts)
+        servers = parts.pool.snapshot()
         if not servers:
             return None, 0.0
         try:
-            answer = callback(tuple(server.url.redacted for server in servers), engine.info)
+            answer = callback(tuple(server.url.redacted for server in servers), parts.info)
             if answer is None:
                 return None
             url, delay = answer
-            server = engine.pool.find(parse_url(url))
+            server = parts.pool.find(parse_url(url))
             pause = max(0.0, float(delay))
         except Exception:
             _log.exception("reconnect_to_server_cb failed; the next server of the list is tried")
