@@ -94,5 +94,6 @@ def _edge(dx: float, dy: float) -> float:
 
 if __name__ == "__main__":
     if "--check" in sys.argv:
-        sys.exit(None if PICTURE.read_text() == draw() else "docs/status.svg is out of date: python docs/status_diagram.py")
+        stale = PICTURE.read_text() != draw()
+        sys.exit("docs/status.svg is out of date: python docs/status_diagram.py" if stale else None)
     PICTURE.write_text(draw())

@@ -33,7 +33,7 @@ def connect(servers: str | Iterable[str] | None = None, **options: Unpack[Connec
         servers: A URL, a comma-separated string of URLs, or a sequence of URLs; default ``nats://127.0.0.1:4222``.
             Scheme and port are optional; ``user:password@`` or ``token@`` before the host are percent-decoded and win
             over options.
-        **options: See the table of options in the reference.
+        **options: See the page of options in the documentation.
 
     Returns:
         The connected client.

@@ -108,7 +108,11 @@ class Headers:
         return bool(self._values) or self._status is not None
 
     def add(self, name: str, value: str) -> None:
-        """Append one more value to a name."""
+        """Append one more value to a name.
+
+        Raises:
+            BadHeaderError: The name or the value cannot be written.
+        """
         checked = _checked_value(name, value)
         self._values.setdefault(_checked_name(name), []).append(checked)
 

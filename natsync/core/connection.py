@@ -6,6 +6,7 @@ it *is* in `facts`.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -18,6 +19,7 @@ from natsync.core.engine import Engine
 from natsync.core.handler import make_handler
 from natsync.core.link import PingWaiter
 from natsync.core.message import Msg
+from natsync.core.outbound import Mode
 from natsync.core.publisher import Publisher
 from natsync.core.read_sink import ReadSink
 from natsync.core.subscription import Subscription, check_count, check_limit
@@ -226,6 +228,8 @@ class Connection(Publisher):
         engine = self._engine
         engine.check_open()
         deadline = self._deadline(timeout, self._options.drain_timeout)
+        if engine.outbound.mode is Mode.FLUSHING:
+            self._wait_restored(engine, deadline)
         drain = Drain(engine, deadline, threading.get_ident())
         if engine.lifecycle.move(Status.DRAINING_SUBS, only_from=Status.CONNECTED):
             engine.drain = drain
@@ -244,6 +248,11 @@ class Connection(Publisher):
             raise ConnectionClosedError("the connection was lost while draining") from engine.lifecycle.cause
         if ended is None or not ended.done:
             raise ConnectionClosedError("the client was closed before it was drained")
+
+    def _wait_restored(self, engine: Engine, deadline: Deadline) -> None:
+        """A new connection is there, and messages may have come by it, but the client is not yet called connected."""
+        with contextlib.suppress(ConnectionReconnectingError, NatsTimeoutError):
+            self._ping(engine, deadline, park=True)
 
     def close(self) -> None:
         """End the client at once.
@@ -267,6 +276,8 @@ class Connection(Publisher):
             timeout: Seconds; None, the default, waits for ever (Ctrl-C works).
         """
         engine = self._engine
+        if timeout is not None and not isinstance(timeout, (int, float)):
+            raise ConfigError(f"timeout takes seconds as a number, or None, not {timeout!r}", option="timeout")
         if on_thread_of(engine, "supervisor"):
             return engine.closed.is_set()
         return engine.closed.wait(timeout)

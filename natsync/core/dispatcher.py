@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Callable
 
+from natsync.core.crash import log_crash
 from natsync.core.threads import ClientThread
 
 __all__ = ["Dispatcher"]
@@ -102,5 +103,5 @@ class Dispatcher:
                 job()
             except BaseException:
                 # A message callback is guarded where it is called; this is a future's, and must not cost a worker.
-                _log.exception("a callback of a future raised an exception")
+                log_crash(_log, "a callback of a future raised an exception")
             del job

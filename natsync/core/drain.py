@@ -65,7 +65,7 @@ class Drain:
 
     def _begin(self) -> None:
         parts = self._parts
-        self._sinks = [sink for sink in parts.registry.all() if sink is not parts.mux]
+        self._sinks = [sink for sink in parts.registry.all() if sink is not parts.mux] + parts.registry.stopped()
         parts.mux.on_leave = parts.wakeup.set
         for sink in self._sinks:
             sink.watch(parts.wakeup)

@@ -9,6 +9,7 @@ import logging
 import queue
 from collections.abc import Callable
 
+from natsync.core.crash import log_crash
 from natsync.core.threads import ClientThread
 from natsync.errors import NatsError
 from natsync.events import (
@@ -83,7 +84,7 @@ class EventLane:
                 try:
                     handler(event)
                 except BaseException:  # SystemExit too: it would end the lane in silence, and nothing else
-                    _log.exception("the callback for %s raised an exception", type(event).__name__)
+                    log_crash(_log, "the callback for %s raised an exception", type(event).__name__)
             if isinstance(event, Closed):
                 return
             del event

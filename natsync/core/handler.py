@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from natsync.core.crash import log_crash
 from natsync.core.message import Msg, from_operation
 from natsync.core.parts import Parts
 from natsync.core.subscription import Subscription
@@ -22,7 +23,8 @@ def make_handler(parts: Parts, subscription: Subscription, cb: Callable[[Msg], o
         try:
             cb(from_operation(operation, subscription))
         except BaseException as exc:  # SystemExit too: it would end one worker in silence, and nothing else
-            _log.exception("the callback of %r raised an exception", subscription.subject)
+            reported = parts.options.error_cb is not None
+            log_crash(_log, "the callback of %r raised an exception", subscription.subject, reported=reported)
             parts.report(exc, subscription)
 
     return handle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from natsync.errors import BadHeaderError, BadSubjectError, BadSubscriptionError
 from natsync.headers import Headers
@@ -13,8 +13,9 @@ from natsync.protocol.operations import MsgOp
 if TYPE_CHECKING:
     from natsync.core.subscription import Subscription
 
-__all__ = ["HeadersLike", "Msg"]
+__all__ = ["DataLike", "HeadersLike", "Msg"]
 
+DataLike = bytes | bytearray | memoryview
 HeadersLike = Headers | Mapping[str, str | Sequence[str]]
 
 
@@ -42,7 +43,7 @@ class Msg:
     """The subscription it came by; None for one that was made, and for the answer to a request."""
 
     def __init__(
-        self, subject: str, data: bytes = b"", *, reply: str | None = None, headers: HeadersLike | None = None
+        self, subject: str, data: DataLike = b"", *, reply: str | None = None, headers: HeadersLike | None = None
     ) -> None:
         self.subject = subject
         self.data = as_bytes(data)
@@ -71,7 +72,7 @@ class Msg:
         self._block = None
         self._headers = None if headers is None else headers if isinstance(headers, Headers) else Headers(headers)
 
-    def respond(self, data: bytes = b"", *, headers: HeadersLike | None = None) -> None:
+    def respond(self, data: DataLike = b"", *, headers: HeadersLike | None = None) -> None:
         """Publish an answer to the message's reply subject; blocks and raises as `Client.publish` does.
 
         Works from any thread, also after the subscription has ended.
@@ -85,6 +86,10 @@ class Msg:
         if not self.reply:
             raise BadSubjectError("this message asks for no answer: it has no reply subject", option="reply")
         self.subscription._publish(self.reply, data, headers=headers)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Into a task queue or another process go the words of a message, not the connection that it came by.
+        return (_rebuild, (self.subject, self.data, self.reply, self.headers))
 
     def __repr__(self) -> str:
         shown = repr(self.data if len(self.data) <= 64 else self.data[:61] + b"...")
@@ -100,6 +105,10 @@ def from_operation(operation: MsgOp, subscription: Subscription | None) -> Msg:
     msg._headers = None
     msg.subscription = subscription
     return msg
+
+
+def _rebuild(subject: str, data: bytes, reply: str | None, headers: Headers | None) -> Msg:
+    return Msg(subject, data, reply=reply, headers=headers)
 
 
 def as_bytes(data: object) -> bytes:

@@ -89,6 +89,8 @@ class Parts:
         self.slow_drops = 0
         """Messages dropped by subscriptions that have ended."""
         self.close_wanted = False
+        self.goodbye = 2.0
+        """Seconds that the end of the client grants the last bytes."""
         self.force_wanted = False
         self.drain: Draining | None = None
         self.closed = threading.Event()
@@ -105,16 +107,18 @@ class Parts:
         """
         sink.subscription = subscription
         sink.on_slow = lambda: self._report_slow(sink)
-        sink.on_full = lambda: self.registry.has_stopped(sink.sid)
-        sink.on_end = lambda: self.retire(sink)
+        sink.on_last = lambda server_knows: self._retire(sink, tell=not server_knows)
         if not self.registry.add(sink):
             raise self.closed_error()
 
-    def retire(self, sink: Sink) -> None:
-        """Take a sink that has ended out of the table, once."""
-        if self.registry.remove(sink.sid):
-            with self._drops_lock:
-                self.slow_drops += sink.dropped
+    def _retire(self, sink: Sink, *, tell: bool) -> None:
+        if self.registry.stop(sink.sid, tell=tell):
+            self.count_slow_drops(sink.dropped)
+
+    def count_slow_drops(self, count: int) -> None:
+        """Keep what a subscription dropped, when it leaves the table."""
+        with self._drops_lock:
+            self.slow_drops += count
 
     def _report_slow(self, sink: Sink) -> None:
         error = SlowConsumerError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import weakref
 from typing import Protocol
 
@@ -28,6 +29,7 @@ class Client(Protocol):
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 # A script that ends must end soon, whatever its server does.
 _EXIT_TIMEOUT = 1.5
+_EXIT_GOODBYE = 1.0
 
 
 def track(client: Client) -> None:
@@ -38,6 +40,7 @@ def track(client: Client) -> None:
 def _after_fork_in_child() -> None:
     # No other thread exists here, and any lock may be held for ever: nothing is waited for, and no byte is sent.
     reseed()
+    _exit_with_multiprocessing()
     for client in list(_clients):
         inherited = client._engine
         client._engine = Engine(client, client._options)
@@ -46,10 +49,19 @@ def _after_fork_in_child() -> None:
         inherited.abandon()
 
 
+def _exit_with_multiprocessing() -> None:
+    # Its forked children end by os._exit, which runs no exit handler, only finalizers; those made before its own
+    # start-up code has run are forgotten, so this one is made by its after-fork registry.
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.register_after_fork(_clients, lambda _: util.Finalize(None, _at_exit, exitpriority=0))
+
+
 def _at_exit() -> None:
     # Daemon threads still run here; they are stopped afterwards.
     open_engines = [client._engine for client in list(_clients) if not client._engine.closed.is_set()]
     for engine in open_engines:
+        engine.goodbye = min(engine.goodbye, _EXIT_GOODBYE)
         engine.request_close()
     deadline = Deadline(_EXIT_TIMEOUT)
     for engine in open_engines:

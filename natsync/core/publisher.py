@@ -6,21 +6,19 @@ Checks what the user gives, encodes it, and hands it to the outbound buffer; who
 from __future__ import annotations
 
 import concurrent.futures
-import math
 from collections.abc import Callable
 
 from natsync.core.engine import Engine
 from natsync.core.facts import Facts
-from natsync.core.message import HeadersLike, Msg, as_bytes
+from natsync.core.message import DataLike, HeadersLike, Msg, as_bytes
 from natsync.core.mux import ReplyWaiter, read_reply
 from natsync.core.request_future import RequestFuture
 from natsync.core.request_many import Replies
-from natsync.core.subscription import check_count
+from natsync.core.subscription import check_count, check_timeout
 from natsync.core.threads import on_thread_of
 from natsync.deadline import Deadline
 from natsync.errors import (
     BadHeaderError,
-    ConfigError,
     ConnectionReconnectingError,
     MaxPayloadError,
     NatsTimeoutError,
@@ -47,7 +45,7 @@ class Publisher(Facts):
     # Publishing.
 
     def publish(
-        self, subject: str, data: bytes = b"", *, reply: str | None = None, headers: HeadersLike | None = None
+        self, subject: str, data: DataLike = b"", *, reply: str | None = None, headers: HeadersLike | None = None
     ) -> None:
         """Publish a message; it is sent soon, and `flush()` says when the server has it.
 
@@ -72,13 +70,17 @@ class Publisher(Facts):
         self._send(subject, data, reply, headers)
 
     def publish_msg(self, msg: Msg) -> None:
-        """Publish a message object: its subject, data, reply and headers; otherwise as `publish`."""
+        """Publish a message object: its subject, data, reply and headers.
+
+        Raises:
+            Others: As `publish`.
+        """
         self._send(msg.subject, msg.data, msg.reply, msg.headers)
 
     def _send(
         self,
         subject: str,
-        data: bytes,
+        data: DataLike,
         reply: str | None,
         headers: HeadersLike | None,
         *,
@@ -86,17 +88,16 @@ class Publisher(Facts):
     ) -> None:
         """Encode and hand over; with `wait` the caller waits for the answer until then, so that it sends at once."""
         engine = self._engine
-        if type(data) is not bytes:
-            data = as_bytes(data)
+        payload = data if type(data) is bytes else as_bytes(data)
         to = self._subjects.get(subject) or self._learn(subject)
         reply_to = None if reply is None else self._subjects.get(reply) or _encode_reply(reply)
-        size = len(data)
+        size = len(payload)
         if headers is None:
-            frame = encode_pub(to, reply_to, data)
+            frame = encode_pub(to, reply_to, payload)
         else:
             block = self._encode_headers(headers)
             size += len(block)
-            frame = encode_hpub(to, reply_to, block, data)
+            frame = encode_hpub(to, reply_to, block, payload)
         while True:
             if size > engine.max_payload and engine.max_payload:
                 engine.check_open()
@@ -121,7 +122,7 @@ class Publisher(Facts):
     # Requests.
 
     def request(
-        self, subject: str, data: bytes = b"", *, timeout: float | None = None, headers: HeadersLike | None = None
+        self, subject: str, data: DataLike = b"", *, timeout: float | None = None, headers: HeadersLike | None = None
     ) -> Msg:
         """Publish a request and return the first reply; blocks until it is there, at most `timeout` seconds.
 
@@ -153,7 +154,7 @@ class Publisher(Facts):
         return read_reply(operation, subject)
 
     def request_future(
-        self, subject: str, data: bytes = b"", *, timeout: float | None = None, headers: HeadersLike | None = None
+        self, subject: str, data: DataLike = b"", *, timeout: float | None = None, headers: HeadersLike | None = None
     ) -> concurrent.futures.Future[Msg]:
         """Publish a request and return a future for its reply at once; for asking many services from one thread.
 
@@ -180,7 +181,7 @@ class Publisher(Facts):
     def request_many(
         self,
         subject: str,
-        data: bytes = b"",
+        data: DataLike = b"",
         *,
         timeout: float | None = None,
         max_msgs: int | None = None,
@@ -213,7 +214,7 @@ class Publisher(Facts):
         if max_msgs is not None:
             check_count("max_msgs", max_msgs)
         if stall is not None:
-            _check_timeout("stall", stall)
+            check_timeout("stall", stall)
         replies = Replies(engine.mux, subject, deadline=deadline, max_msgs=max_msgs, stall=stall, sentinel=sentinel)
         try:
             self._send(subject, data, replies.inbox, headers, wait=deadline)
@@ -245,13 +246,8 @@ class Publisher(Facts):
     def _deadline(self, timeout: float | None, default: float) -> Deadline:
         if timeout is None:
             return Deadline(default)
-        _check_timeout("timeout", timeout)
+        check_timeout("timeout", timeout)
         return Deadline(timeout)
-
-
-def _check_timeout(option: str, value: object) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise ConfigError(f"{option} takes seconds as a number above 0, not {value!r}", option=option)
 
 
 def _encode_reply(reply: str) -> bytes:

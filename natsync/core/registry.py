@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Callable
 
 from natsync.core.outbound import Outbound
@@ -27,6 +28,7 @@ class Registry:
         self._lock = threading.Lock()
         self._sinks: dict[int, Sink] = {}
         self._sids = itertools.count(1)
+        self._stopped: weakref.WeakSet[Sink] = weakref.WeakSet()
         self._generation = 0
         self._cleared = False
         self.find: Callable[[int], Sink | None] = self._sinks.get
@@ -47,16 +49,6 @@ class Registry:
                 self._outbound.put_control(encode_unsub(sink.sid, sink.max_msgs), self._generation)
             return True
 
-    def remove(self, sid: int) -> bool:
-        """Drop a sid, and tell the server unless it knows; say whether it was there."""
-        with self._lock:
-            sink = self._sinks.pop(sid, None)
-            if sink is None:
-                return False
-            if not sink.draining:
-                self._outbound.put_control(encode_unsub(sid), self._generation)
-            return True
-
     def drain(self, sid: int) -> bool:
         """Tell the server to send no more, but keep the sink for what is under way; say whether it was there."""
         with self._lock:
@@ -68,12 +60,19 @@ class Registry:
                 self._outbound.put_control(encode_unsub(sid), self._generation)
             return True
 
-    def has_stopped(self, sid: int) -> None:
-        """Note that the server sends no more by itself, having sent `max_msgs` messages."""
+    def stop(self, sid: int, *, tell: bool) -> bool:
+        """Take out a sink that takes nothing more in; `tell` the server unless it was told; say whether it was there.
+
+        It may still have messages to be consumed; it is remembered, weakly, for those who drain.
+        """
         with self._lock:
-            sink = self._sinks.get(sid)
-            if sink is not None:
-                sink.draining = True
+            sink = self._sinks.pop(sid, None)
+            if sink is None:
+                return False
+            if tell and not sink.draining:
+                self._outbound.put_control(encode_unsub(sid), self._generation)
+            self._stopped.add(sink)
+            return True
 
     def limit(self, sink: Sink, max_msgs: int) -> None:
         """Have the server end a subscription after `max_msgs` messages in all."""
@@ -103,9 +102,14 @@ class Registry:
         return b"".join(commands)
 
     def all(self) -> list[Sink]:
-        """Return the sinks there are."""
+        """Return the sinks that take messages in."""
         with self._lock:
             return list(self._sinks.values())
+
+    def stopped(self) -> list[Sink]:
+        """Return those that take nothing more in, as far as they are still in use."""
+        with self._lock:
+            return list(self._stopped)
 
     def matching(self, subject: str | None, queue: str | None) -> list[Sink]:
         """Return the sinks of exactly this subject and queue group."""
@@ -121,6 +125,6 @@ class Registry:
 
     def clear_after_fork(self) -> list[Sink]:
         """In a forked child, where the lock may be held for ever: return the inherited sinks."""
-        sinks = list(self._sinks.values())
+        sinks = [*self._sinks.values(), *self._stopped]
         self._sinks.clear()
         return sinks

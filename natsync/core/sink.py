@@ -84,10 +84,8 @@ class Sink:
         """An UNSUB is sent; the sink is not revived by a reconnect. Set under the registry's lock."""
         self.on_slow: Callable[[], None] = _nothing
         """Called by the reader when an episode of dropping begins; must not wait."""
-        self.on_full: Callable[[], None] = _nothing
-        """Called when `max_msgs` messages have come."""
-        self.on_end: Callable[[], None] = _nothing
-        """Called when the sink has ended, from whichever thread."""
+        self.on_last: Callable[[bool], None] = _ignore
+        """Called once, when nothing more is taken in; with whether the server knows by itself. Must not wait."""
         self._lock = threading.Lock()
         self._queue: deque[MsgOp] = deque()
         self._queue_bytes = 0
@@ -133,7 +131,7 @@ class Sink:
         if slow:
             self.on_slow()
         if full:
-            self.on_full()
+            self.on_last(True)
             self._check_end()
 
     def _fits_locked(self, msgs: int, size: int) -> bool:
@@ -174,6 +172,7 @@ class Sink:
         with self._lock:
             if self._end is not None:
                 return False
+            took = self._last is None
             self._end = self.cut_short = reason
             self._queue.clear()
             self._queue_bytes = 0
@@ -182,16 +181,20 @@ class Sink:
             wanted = self._ended_locked()
         self._serve(wanted)
         self._tell_watchers()
-        self.on_end()
+        if took:
+            self.on_last(False)
         return True
 
     def finish(self, reason: Callable[[], NatsError]) -> None:
         """Take nothing more, and end when what is pending has been consumed."""
         with self._lock:
-            if self._end is None and self._last is None:
+            took = self._end is None and self._last is None
+            if took:
                 self._last = reason
             wanted = self._ended_locked()
         self._serve(wanted)
+        if took:
+            self.on_last(False)
         self._check_end()
 
     def limit(self, max_msgs: int) -> None:
@@ -202,12 +205,14 @@ class Sink:
             self._max = max_msgs
             self._take_back_locked(self._delivered_locked() + self._waiting_locked() - max_msgs)
             reached = self.received >= max_msgs
+            took = reached and self._last is None
             if reached:
                 self._last = _max_messages(max_msgs)
             wanted = self._ended_locked() if reached else None
         if reached:
             self._serve(wanted)
-            self.on_full()
+            if took:
+                self.on_last(False)
             self._check_end()
 
     def _take_back_locked(self, surplus: int) -> None:
@@ -231,7 +236,6 @@ class Sink:
             wanted = self._ended_locked() if ended else None
         if ended:
             self._serve(wanted)
-            self.on_end()
         self._tell_watchers()
 
     @property
@@ -318,7 +322,7 @@ class Sink:
         self._end = reason
         self._queue.clear()
         self._turns.clear()
-        self.on_end = _nothing
+        self.on_last = _ignore
 
 
 def _max_messages(max_msgs: int) -> Callable[[], NatsError]:
@@ -329,4 +333,8 @@ def _max_messages(max_msgs: int) -> Callable[[], NatsError]:
 
 
 def _nothing() -> None:
+    pass
+
+
+def _ignore(_: bool) -> None:
     pass

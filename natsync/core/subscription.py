@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -100,10 +101,13 @@ class Subscription(AbstractContextManager["Subscription"]):
             NatsTimeoutError: No message came in time.
             MaxMessagesError: All of `max_msgs` messages have been taken.
             BadSubscriptionError: It has a callback, or has been unsubscribed or drained.
+            ConfigError: `timeout` is no number.
             ConnectionClosedError: The client is closed.
             PermissionsError: The server refused the subscription; until the next reconnect.
             ForkedConnectionError: It belongs to the parent process.
         """
+        if timeout is not None and not isinstance(timeout, (int, float)):
+            raise ConfigError(f"timeout takes seconds as a number, or None, not {timeout!r}", option="timeout")
         return from_operation(self._readable().next(Deadline(timeout)), self)
 
     def __iter__(self) -> Iterator[Msg]:
@@ -179,6 +183,8 @@ class Subscription(AbstractContextManager["Subscription"]):
             BadSubscriptionError: It has ended already.
             ConnectionClosedError: The client is closed.
         """
+        if timeout is not None:
+            check_timeout("timeout", timeout)
         self._check_alive()
         parts = self._parts
         deadline = Deadline(parts.options.drain_timeout if timeout is None else timeout)
@@ -261,8 +267,14 @@ def check_count(option: str, value: object) -> None:
 
 def check_limit(option: str, value: object) -> None:
     """Raise ConfigError unless `value` is a whole number above 0, or -1."""
-    if value != -1 or isinstance(value, (bool, float)):
-        check_count(option, value)
+    if not isinstance(value, int) or isinstance(value, bool) or not (value > 0 or value == -1):
+        raise ConfigError(f"{option} takes a whole number above 0, or -1 for no limit, not {value!r}", option=option)
+
+
+def check_timeout(option: str, value: object) -> None:
+    """Raise ConfigError unless `value` is a finite number above 0."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise ConfigError(f"{option} takes seconds as a number above 0, not {value!r}", option=option)
 
 
 def _unsubscribed() -> NatsError:

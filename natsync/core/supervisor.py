@@ -35,9 +35,8 @@ __all__ = ["Supervisor"]
 _log = logging.getLogger("natsync.supervisor")
 
 _SLICE = 0.05
-# What close() grants the last bytes: for being sent, and for the server's word that it has them.
-_GOODBYE = 2.0
-_LATE_GOODBYE = 0.25  # after a drain that took all its time
+# What is granted to the last bytes after a drain that took all its time.
+_LATE_GOODBYE = 0.25
 # While another thread sends, the supervisor looks after it in this interval.
 _LOOK_AFTER = 0.2
 
@@ -188,7 +187,7 @@ class Supervisor:
 
         if not confirmed:
             outbound.put_ping(PongCallback(pong))
-        deadline = Deadline(_GOODBYE if drain is None or drain.error is None else _LATE_GOODBYE)
+        deadline = Deadline(self._parts.goodbye if drain is None or drain.error is None else _LATE_GOODBYE)
         while not link.is_lost and not deadline.expired:
             pumped = outbound.pump()
             if pumped is Pumped.FULL:
@@ -316,8 +315,9 @@ class Supervisor:
         parts = self._parts
         drain = parts.drain
         drained = drain is not None and drain.done and drain.error is None
-        for sink in parts.registry.clear():
-            parts.slow_drops += sink.dropped
+        sinks = parts.registry.clear()
+        parts.count_slow_drops(sum(sink.dropped for sink in sinks))
+        for sink in (*sinks, *parts.registry.stopped()):
             if drained:  # what is unread stays readable
                 sink.finish(parts.closed_error)
             else:

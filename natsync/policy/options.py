@@ -1,7 +1,7 @@
 """What a user may ask of `connect()`: names, types, defaults, and what contradicts what.
 
-One frozen object, checked once, before any I/O. `docs/reference` and the signature of `connect()` are made from it. A
-new option needs: a field here, a line in `ConnectOptions`, its reader, a test and a line in the changelog.
+One frozen object, checked once, before any I/O. A new option needs: a field here, a line in `ConnectOptions`, its
+reader, a test, a row in `docs/options.rst` and a line in the changelog.
 """
 
 from __future__ import annotations
