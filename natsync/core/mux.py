@@ -29,6 +29,10 @@ class Waiter(Protocol):
     lasting: bool
     """Stays in the table after a reply."""
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for a reply right now, so that a drain waits too."""
+
     def reply(self, operation: MsgOp) -> None:
         """A reply came."""
 
@@ -41,6 +45,7 @@ class ReplyWaiter:
 
     __slots__ = ("_latch", "_operation", "error")
     lasting = False
+    is_awaited = True
 
     def __init__(self) -> None:
         self._latch = Latch()
@@ -141,8 +146,8 @@ class Mux(Sink):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody waits for the one reply to a request; who takes many may never be content."""
-        return all(waiter.lasting for waiter in self.waiters())
+        """Whether nobody waits for a reply."""
+        return not any(waiter.is_awaited for waiter in self.waiters())
 
     def is_quiet(self, thread: int) -> bool:
         return True

@@ -122,5 +122,6 @@ class ReadSink(Sink):
         return all(looping == thread for looping in self._loops)
 
     @property
-    def is_looped(self) -> bool:
-        return bool(self._loops)
+    def has_readers(self) -> bool:
+        """Whether a thread waits for a message."""
+        return bool(self._readers)

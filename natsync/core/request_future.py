@@ -29,6 +29,7 @@ class RequestFuture(Future[Msg]):
     """The answer to one request, when it comes. `cancel()` works until then."""
 
     lasting = False
+    is_awaited = True
 
     def __init__(self, mux: Mux, dispatcher: Dispatcher, subject: str, deadline: Deadline) -> None:
         super().__init__()

@@ -25,6 +25,10 @@ class _Inbox:
         self.sink = ReadSink(0, subject, None, msgs_limit=-1, bytes_limit=-1, max_msgs=None)
         self.error: NatsError | None = None
 
+    @property
+    def is_awaited(self) -> bool:
+        return self.sink.has_readers
+
     def reply(self, operation: MsgOp) -> None:
         self.sink.deliver([operation], size_of(operation))
 

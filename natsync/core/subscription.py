@@ -210,7 +210,7 @@ class Subscription(AbstractContextManager["Subscription"]):
 
     def _wait_finished(self, done: Wakeup, deadline: Deadline) -> None:
         me = threading.get_ident()
-        while not (self._sink.is_finishing and self._sink.is_quiet(me)):
+        while self._sink.cut_short is None and not (self._sink.is_finishing and self._sink.is_quiet(me)):
             if not done.wait(deadline.remaining()):
                 self._sink.end(drained)
                 raise NatsTimeoutError(

@@ -17,6 +17,7 @@ __all__ = ["DEFAULT_URL", "ServerUrl", "parse_servers", "parse_url"]
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 _DEFAULT_PORTS = {"nats": 4222, "tls": 4222}
+_PERCENT_ENCODE = "percent-encode special characters of user and password"
 _TAKES = "nats://[user:password@|token@]host[:port]"
 
 
@@ -76,14 +77,17 @@ def parse_url(text: str, *, default_scheme: str = "nats") -> ServerUrl:
     except ValueError as exc:
         raise _bad(f"a server URL cannot be read ({_harmless(exc)})") from None
     if parts.scheme not in _DEFAULT_PORTS:
-        raise _bad(f"the scheme of a server URL is {parts.scheme[:20]!r}; natsync knows {' and '.join(_DEFAULT_PORTS)}")
-    if not host:
-        raise _bad("a server URL has no host")
+        # With an "@" somewhere, what looks like a scheme may be the beginning of a password.
+        shown = "" if "@" in text else f" {parts.scheme!r}"
+        raise _bad(f"the scheme of a server URL is{shown or ' unknown'}; natsync knows {' and '.join(_DEFAULT_PORTS)}")
     if parts.path or parts.query or parts.fragment:
         # ADR-18 decided against options in URLs.
-        raise _bad(f"the URL of {host} goes on after the port; options are arguments of connect()")
+        hint = _PERCENT_ENCODE if "@" in text else "options are arguments of connect()"
+        raise _bad(f"a server URL goes on after the port ({hint})")
+    if not host:
+        raise _bad("a server URL has no host")
     if port == 0:
-        raise _bad(f"the port of {host} is 0; ports are 1 to 65535")
+        raise _bad("the port of a server URL is 0; ports are 1 to 65535")
     user, password, token = _user_info(parts.username, parts.password)
     return ServerUrl(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], user, password, token)
 
@@ -127,4 +131,4 @@ def _bad(what: str) -> ConfigError:
 
 def _harmless(exc: ValueError) -> str:
     # urllib quotes what it could not read, which may be a password cut at an unescaped "#", "/" or "[".
-    return "percent-encode special characters of user and password" if "'" in str(exc) else str(exc)[:60]
+    return _PERCENT_ENCODE if "'" in str(exc) else str(exc)[:60]
