@@ -24,6 +24,7 @@ The tree (a builtin in brackets is a second base)::
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -78,9 +79,17 @@ class NatsError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # The default of BaseException forgets the cause; a task queue's result backend would lose the reason with it.
         state = dict(self.__dict__)
-        if isinstance(self.__cause__, (NatsError, OSError, ValueError)):
+        if self.__cause__ is not None and self._pickles(self.__cause__):
             state["__cause__"] = self.__cause__
         return (type(self), self.args, state)
+
+    @staticmethod
+    def _pickles(error: BaseException) -> bool:
+        try:
+            pickle.loads(pickle.dumps(error))  # noqa: S301 - what we have just made ourselves
+        except Exception:
+            return False
+        return True
 
 
 class ConfigError(NatsError, ValueError):

@@ -77,7 +77,7 @@ class CallbackSink(Sink):
     def _next_turn(self, settled: Turn | None) -> Turn | None:
         with self._lock:
             if settled is not None:
-                self._settled += len(settled.operations)
+                self._settled += settled.done
                 self._turns.remove(settled)
             turn = self._take_locked() if self._queue else None
             if turn is None:

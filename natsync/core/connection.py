@@ -228,6 +228,9 @@ class Connection(Publisher):
         engine = self._engine
         engine.check_open()
         deadline = self._deadline(timeout, self._options.drain_timeout)
+        if engine.outbound.mode is Mode.DORMANT:
+            self.close()  # a forked child's, never used: there is nothing to drain
+            return
         if engine.outbound.mode is Mode.FLUSHING:
             self._wait_restored(engine, deadline)
         drain = Drain(engine, deadline, threading.get_ident())

@@ -20,31 +20,39 @@ from natsync.policy.urls import ServerUrl
 __all__ = ["Abort", "dial"]
 
 _Address = tuple[Any, ...]
+# More seconds than anybody waits, and few enough for every system's clock.
+_LONGEST = 86400.0
 
 
 class Abort:
-    """The means to end a connection attempt from another thread: it shuts the attempt's socket down."""
+    """The means to end a connection attempt from another thread: it wakes whatever the attempt waits on."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sock: socket.socket | None = None
+        self._wake: Callable[[], None] | None = None
         self._fired = False
 
     def guard(self, sock: socket.socket | None) -> None:
         """Name the socket that the attempt now depends on (None: none any more)."""
+        self._sock = sock
+        self.guard_wait(None if sock is None else lambda: _shut(sock))
+
+    def guard_wait(self, wake: Callable[[], None] | None) -> None:
+        """Say how the attempt is woken from what it waits on now."""
         with self._lock:
-            self._sock = sock
+            self._wake = wake
             fired = self._fired
-        if fired and sock is not None:
-            _shut(sock)
+        if fired and wake is not None:
+            wake()
 
     def fire(self) -> None:
         """End the attempt; it raises on its own thread."""
         with self._lock:
             self._fired = True
-            sock = self._sock
-        if sock is not None:
-            _shut(sock)
+            wake = self._wake
+        if wake is not None:
+            wake()
 
     @property
     def fired(self) -> bool:
@@ -71,7 +79,7 @@ def dial(
     """
     if dialer is not None:
         return _dial_custom(dialer, url, deadline)
-    addresses = _resolve(url, deadline)
+    addresses = _resolve(url, deadline, abort)
     if randomize:
         random.shuffle(addresses)
     failure: OSError | None = None
@@ -98,7 +106,7 @@ def _connect(family: int, address: _Address, timeout: float, abort: Abort) -> so
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         abort.guard(sock)
-        sock.settimeout(max(timeout, 0.001))
+        sock.settimeout(min(max(timeout, 0.001), _LONGEST))
         sock.connect(address)
     except BaseException:
         abort.guard(None)
@@ -107,7 +115,7 @@ def _connect(family: int, address: _Address, timeout: float, abort: Abort) -> so
     return sock
 
 
-def _resolve(url: ServerUrl, deadline: Deadline) -> list[tuple[int, _Address]]:
+def _resolve(url: ServerUrl, deadline: Deadline, abort: Abort) -> list[tuple[int, _Address]]:
     if url.is_ip:
         return _getaddrinfo(url.host, url.port)
     # getaddrinfo() has no timeout and cannot be interrupted; a name server that is away takes it many seconds.
@@ -121,8 +129,13 @@ def _resolve(url: ServerUrl, deadline: Deadline) -> list[tuple[int, _Address]]:
             answer.append(exc)
         done.open()
 
+    abort.guard_wait(done.open)
     threading.Thread(target=look_up, name="natsync-resolver", daemon=True).start()
-    if not done.wait(deadline.remaining()):
+    in_time = done.wait(deadline.remaining())
+    abort.guard_wait(None)
+    if abort.fired:
+        raise NoServersError(_why(url, None), server=url.redacted)
+    if not in_time:
         raise NoServersError(
             f"the name {url.host} was not resolved within {deadline.timeout} s; check the name server",
             server=url.redacted,

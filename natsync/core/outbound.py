@@ -404,13 +404,14 @@ class Outbound:
             if not self._enter_locked(Mode.BUFFERING, self._buffer_limit):
                 return Dropped()
         self._await_token()
+        link = self._link
         frames, waiters, dropped = self._take_back()
         with self._lock:
             # Publishers that came while we were at it are behind what we took back.
             self._frames, self._size = keep_publishes((*frames, *self._frames), self._buffer_limit, dropped)
             self._make_room_locked()
-        for waiter in waiters:
-            waiter.lost(ConnectionReconnectingError("the connection was lost before the server answered"))
+        if link is not None:
+            link.pongs.extend(waiters)  # those whose PING was not sent hear of the loss as those whose PING was
         return dropped
 
     def shut(self, refusal: Callable[[], NatsError]) -> Dropped:

@@ -38,6 +38,7 @@ class RequestFuture(Future[Msg]):
         self._subject = subject
         self.timeout = deadline.timeout
         self.expires_at = deadline.at
+        self.token = ""  # the timer may look before the next line is done
         self.token, self.inbox = mux.enter(self)
 
     # Whoever takes the future out of the mux's table completes it, so none of these meets a future that is done.

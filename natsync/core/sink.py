@@ -44,11 +44,17 @@ class Turn:
 
     @property
     def started(self) -> int:
-        return min(self.done + self.running, len(self.operations))
+        # The worker goes on while we count, also past the place where the list is being cut.
+        done = self.done
+        return min(done + self.running, max(done, len(self.operations)))
+
+    @property
+    def pending(self) -> int:
+        return max(0, len(self.operations) - self.done)
 
     def pending_size_locked(self) -> int:
         """Return the bytes of what is not done; counts each message once, however often it is called."""
-        done = self.done
+        done = min(self.done, len(self.operations))
         while self._counted < done:
             self._size -= size_of(self.operations[self._counted])
             self._counted += 1
@@ -56,6 +62,7 @@ class Turn:
 
     def cut_locked(self, keep: int) -> None:
         """Take back what lies behind the first `keep` messages."""
+        keep = max(keep, self._counted)
         self._size -= sum(map(size_of, self.operations[keep:]))
         del self.operations[keep:]
 
@@ -305,13 +312,13 @@ class Sink:
         self._bytes_limit = sys.maxsize if size < 0 else size
 
     def _pending_msgs_locked(self) -> int:
-        return len(self._queue) + sum(len(turn.operations) - turn.done for turn in self._turns)
+        return len(self._queue) + sum(turn.pending for turn in self._turns)
 
     def _pending_bytes_locked(self) -> int:
         return self._queue_bytes + sum(turn.pending_size_locked() for turn in self._turns)
 
     def _waiting_locked(self) -> int:
-        return len(self._queue) + sum(len(turn.operations) - turn.started for turn in self._turns)
+        return len(self._queue) + sum(max(0, len(turn.operations) - turn.started) for turn in self._turns)
 
     def _delivered_locked(self) -> int:
         return self._settled + sum(turn.started for turn in self._turns)
@@ -321,7 +328,8 @@ class Sink:
         self._lock = threading.Lock()
         self._end = reason
         self._queue.clear()
-        self._turns.clear()
+        for turn in self._turns:  # the callback that forked, if it returns here, is the last one
+            turn.cut_locked(turn.started)
         self.on_last = _ignore
 
 

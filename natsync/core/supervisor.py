@@ -73,10 +73,11 @@ class Supervisor:
     def _live(self) -> NatsError | None:
         """Serve and restore links until the client is to end; returns why, None for the user's wish."""
         parts = self._parts
+        walk: Walk | None = None
         while True:
             link = self._link
-            lost: Server | None = None
             if link is not None:
+                since = time.monotonic()
                 self._serve(link)
                 if parts.close_wanted and not link.is_lost:
                     self._say_goodbye(link)
@@ -85,9 +86,11 @@ class Supervisor:
                 error, going_on = self._lose(link)
                 if not going_on:
                     return None if parts.close_wanted else error
-                lost = link.server
+                if time.monotonic() - since > parts.options.reconnect_time_wait:
+                    walk = None
             self._link = None
-            link, error = self._find_link(Walk(parts, lost))
+            walk = Walk(parts, link.server if link is not None else None, walk)
+            link, error = self._find_link(walk)
             if link is None:
                 return error
             self._link = link
@@ -208,9 +211,6 @@ class Supervisor:
         loss = link.loss
         parts.link = None
         parts.dropped_msgs += dropped.msgs
-        gone = ConnectionReconnectingError("the connection was lost before the server answered", server=link.url)
-        gone.__cause__ = loss.error
-        link.fail_waiters(gone)
         event = Disconnected(parts.client, loss.error, link.url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes)
         forced = parts.force_wanted
         going_on = (
@@ -224,6 +224,7 @@ class Supervisor:
             parts.lifecycle.cause = None if parts.close_wanted else loss.error
             parts.outbound.refuse(parts.closed_error)
             parts.lifecycle.report(event)
+        link.fail_waiters(_gone(link, loss.error) if going_on else parts.closed_error())
         return loss.error, going_on
 
     def _is_struck_out(self, server: Server, error: NatsError | None) -> bool:
@@ -270,6 +271,7 @@ class Supervisor:
             dropped.bytes += lost.bytes
             parts.dropped_msgs += lost.msgs
             link.end()
+            link.fail_waiters(_gone(link, None))
             raise
         self._has_been_connected = True
         return link
@@ -322,3 +324,9 @@ class Supervisor:
                 sink.finish(parts.closed_error)
             else:
                 sink.end(parts.closed_error)
+
+
+def _gone(link: Link, cause: NatsError | None) -> NatsError:
+    error = ConnectionReconnectingError("the connection was lost before the server answered", server=link.url)
+    error.__cause__ = cause
+    return error

@@ -20,6 +20,8 @@ from natsync.errors import NatsConnectionError
 __all__ = ["TcpTransport", "Transport"]
 
 _RECV_SIZE = 65536
+# Longer waits than this many seconds are waits for ever; poll() counts milliseconds in 32 bits.
+_LONGEST = 86400.0
 # With MSG_DONTWAIT the socket stays blocking, so that a receive costs one system call, while sends never wait in the
 # kernel. Windows has no such flag: there the socket does not block, and a receive asks select() first.
 _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
@@ -63,7 +65,7 @@ class TcpTransport:
             if (timeout != math.inf or not _DONTWAIT) and not _ready(self._sock, timeout, write=False):
                 return None
             return self._sock.recv(_RECV_SIZE)
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # ValueError: closed, and so without a descriptor
             raise _lost(exc) from exc
 
     def send(self, data: bytes | memoryview) -> int:
@@ -71,13 +73,13 @@ class TcpTransport:
             return self._sock.send(data, _DONTWAIT)
         except BlockingIOError:
             return 0
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # ValueError: closed, and so without a descriptor
             raise _lost(exc) from exc
 
     def wait_writable(self, timeout: float) -> bool:
         try:
             return _ready(self._sock, timeout, write=True)
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # ValueError: closed, and so without a descriptor
             raise _lost(exc) from exc
 
     def shutdown(self) -> None:
@@ -100,12 +102,12 @@ def _ready(sock: socket.socket, timeout: float, *, write: bool) -> bool:
     if hasattr(select, "poll"):  # looked up late: gevent replaces the module's functions
         poller = select.poll()
         poller.register(sock, select.POLLOUT if write else select.POLLIN)
-        return bool(poller.poll(None if timeout == math.inf else math.ceil(timeout * 1000)))
-    wait = None if timeout == math.inf else timeout
+        return bool(poller.poll(None if timeout > _LONGEST else math.ceil(timeout * 1000)))
+    wait = None if timeout > _LONGEST else timeout
     if write:
         return bool(select.select([], [sock], [sock], wait)[1])
     return bool(select.select([sock], [], [], wait)[0])
 
 
-def _lost(exc: OSError) -> NatsConnectionError:
-    return NatsConnectionError(f"the connection broke: {exc.strerror or exc}")
+def _lost(exc: OSError | ValueError) -> NatsConnectionError:
+    return NatsConnectionError(f"the connection broke: {getattr(exc, 'strerror', None) or exc}")

@@ -6,6 +6,7 @@ Knows the pool, the backoff and the user's callbacks for both; opens nothing.
 from __future__ import annotations
 
 import logging
+import math
 
 from natsync.core.parts import Parts
 from natsync.errors import NatsError, NoServersError
@@ -19,17 +20,20 @@ _log = logging.getLogger("natsync.supervisor")
 
 
 class Walk:
-    """The walk over the servers after one loss.
+    """The walk over the servers in one outage.
 
     Args:
         parts: The client's.
         lost: The server of the lost link; None when there was none yet.
+        previous: The walk that found that link, if it did not last: its pauses are still to be kept.
     """
 
-    def __init__(self, parts: Parts, lost: Server | None) -> None:
+    def __init__(self, parts: Parts, lost: Server | None, previous: Walk | None = None) -> None:
         self._parts = parts
         options = parts.options
         self._backoff = Backoff(options.reconnect_time_wait, options.reconnect_jitter)
+        if previous is not None:
+            self._backoff.go_on_from(previous._backoff)
         self._current = lost
         self._skip_pause = parts.force_wanted
         parts.force_wanted = False
@@ -54,7 +58,7 @@ class Walk:
         if callback is None:
             return self._backoff.pause()
         try:
-            return max(0.0, float(callback(self._backoff.passes)))
+            return _seconds(callback(self._backoff.passes))
         except Exception:
             _log.exception("reconnect_delay_cb raised an exception; reconnect_time_wait is used")
             return self._backoff.pause()
@@ -75,7 +79,7 @@ class Walk:
                 return None
             url, delay = answer
             server = parts.pool.find(parse_url(url))
-            pause = max(0.0, float(delay))
+            pause = _seconds(delay)
         except Exception:
             _log.exception("reconnect_to_server_cb failed; the next server of the list is tried")
             return None
@@ -92,3 +96,10 @@ class Walk:
         error = NoServersError("every server's attempts are used up (max_reconnect_attempts); the client is closed")
         error.errors = dict(self.failures)
         return error
+
+
+def _seconds(answer: object) -> float:
+    seconds = float(answer)  # type: ignore[arg-type]
+    if not math.isfinite(seconds):
+        raise ValueError(f"{seconds} is no pause")
+    return max(0.0, seconds)

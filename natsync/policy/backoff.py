@@ -26,6 +26,10 @@ class Backoff:
         self.passes = 0
         """Completed walks over the list, in this outage."""
 
+    def go_on_from(self, previous: Backoff) -> None:
+        """Count on where an earlier outage stopped: servers that let us in and drop us at once must not be hammered."""
+        self._since_pause = previous._since_pause
+
     def pause_due(self, servers: int) -> bool:
         """Say whether a pause comes before the next attempt, with so many servers in the pool; counts that attempt."""
         if self._since_pause + 1 >= servers:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
@@ -91,8 +90,12 @@ class ConnectOptions(TypedDict, total=False):
     error_cb: Callable[[Event], object] | None
 
 
+# Seconds: more than anybody means, and few enough for arithmetic with clocks.
+_CENTURIES = 1e10
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _CENTURIES
 
 
 def _is_int(value: object) -> bool:
