@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 
 from natsync.core.link import PongCallback
+from natsync.core.mux import Waiter
 from natsync.core.parts import Parts
 from natsync.core.sink import Sink
 from natsync.deadline import Deadline
@@ -42,6 +43,7 @@ class Drain:
         self._phase = _Phase.WANTED
         self._ponged = False
         self._sinks: list[Sink] = []
+        self._waiters: list[Waiter] | None = None
         self.error: NatsError | None = None
 
     @property
@@ -74,8 +76,14 @@ class Drain:
         self._phase = _Phase.ARRIVING
 
     def _is_quiet(self) -> bool:
-        # The inbox of requests ends last: handlers may be waiting for replies.
-        return self._parts.mux.is_idle and all(sink.is_quiet(self._thread) for sink in self._sinks)
+        # The inbox of requests ends last: handlers may be waiting for replies. Then those requests are waited for that
+        # are under way at that moment; a thread that goes on asking must not hold us up.
+        if not all(sink.is_quiet(self._thread) for sink in self._sinks):
+            return False
+        waiters = self._parts.mux.waiters()
+        if self._waiters is None:
+            self._waiters = waiters
+        return not any(waiter.is_awaited(self._thread) for waiter in self._waiters if waiter in waiters)
 
     def _stop_publishing(self) -> None:
         self._parts.lifecycle.move(

@@ -29,9 +29,8 @@ class Waiter(Protocol):
     lasting: bool
     """Stays in the table after a reply."""
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody waits for a reply right now, so that a drain waits too."""
+    def is_awaited(self, thread: int) -> bool:
+        """Whether somebody wants a reply, so that a drain waits too; not if it is `thread`, which drains."""
 
     def reply(self, operation: MsgOp) -> None:
         """A reply came."""
@@ -45,12 +44,14 @@ class ReplyWaiter:
 
     __slots__ = ("_latch", "_operation", "error")
     lasting = False
-    is_awaited = True
 
     def __init__(self) -> None:
         self._latch = Latch()
         self._operation: MsgOp | None = None
         self.error: NatsError | None = None
+
+    def is_awaited(self, thread: int) -> bool:
+        return True
 
     def reply(self, operation: MsgOp) -> None:
         self._operation = operation
@@ -143,11 +144,6 @@ class Mux(Sink):
     def waiters(self) -> list[Waiter]:
         """Return those who wait at present."""
         return list(self._waiters.copy().values())
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nobody waits for a reply."""
-        return not any(waiter.is_awaited for waiter in self.waiters())
 
     def is_quiet(self, thread: int) -> bool:
         return True

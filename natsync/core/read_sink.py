@@ -120,8 +120,3 @@ class ReadSink(Sink):
 
     def is_quiet(self, thread: int) -> bool:
         return all(looping == thread for looping in self._loops)
-
-    @property
-    def has_readers(self) -> bool:
-        """Whether a thread waits for a message."""
-        return bool(self._readers)

@@ -29,7 +29,6 @@ class RequestFuture(Future[Msg]):
     """The answer to one request, when it comes. `cancel()` works until then."""
 
     lasting = False
-    is_awaited = True
 
     def __init__(self, mux: Mux, dispatcher: Dispatcher, subject: str, deadline: Deadline) -> None:
         super().__init__()
@@ -42,6 +41,9 @@ class RequestFuture(Future[Msg]):
         self.token, self.inbox = mux.enter(self)
 
     # Whoever takes the future out of the mux's table completes it, so none of these meets a future that is done.
+
+    def is_awaited(self, thread: int) -> bool:
+        return True
 
     def reply(self, operation: MsgOp) -> None:
         """The reader: the answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
@@ -21,13 +22,15 @@ class _Inbox:
 
     lasting = True
 
-    def __init__(self, subject: str) -> None:
+    def __init__(self, subject: str, deadline: Deadline) -> None:
+        self.deadline = deadline
+        self.reader: int | None = None
+        """The thread that is in a loop over the replies."""
         self.sink = ReadSink(0, subject, None, msgs_limit=-1, bytes_limit=-1, max_msgs=None)
         self.error: NatsError | None = None
 
-    @property
-    def is_awaited(self) -> bool:
-        return self.sink.has_readers
+    def is_awaited(self, thread: int) -> bool:
+        return self.reader not in (None, thread) and not self.deadline.expired
 
     def reply(self, operation: MsgOp) -> None:
         self.sink.deliver([operation], size_of(operation))
@@ -63,10 +66,11 @@ class Replies(Iterator[Msg]):
         self._sentinel = sentinel
         self._first = True
         self._closed = False
-        self._inbox = _Inbox(subject)
+        self._inbox = _Inbox(subject, deadline)
         self._token, self.inbox = mux.enter(self._inbox)
 
     def __next__(self) -> Msg:
+        self._inbox.reader = threading.get_ident()
         try:
             return self._next()
         except BaseException:

@@ -37,7 +37,7 @@ _log = logging.getLogger("natsync.supervisor")
 _SLICE = 0.05
 # What is granted to the last bytes after a drain that took all its time.
 _LATE_GOODBYE = 0.25
-# While another thread sends, the supervisor looks after it in this interval.
+# While another thread sends, or a drain waits for others, the supervisor looks after them in this interval.
 _LOOK_AFTER = 0.2
 
 
@@ -134,7 +134,7 @@ class Supervisor:
     def _sleep(self, timeout: float, *, looking_after: bool) -> None:
         parts = self._parts
         if parts.drain is not None:
-            timeout = min(timeout, parts.drain.deadline.remaining())
+            timeout = min(timeout, parts.drain.deadline.remaining(), _LOOK_AFTER)
         if looking_after:
             parts.outbound.check_token()
             timeout = min(timeout, _LOOK_AFTER)
