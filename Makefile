@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 FUZZ_SECONDS ?= 60
+MINUTES ?= 30
+SEED ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -16,7 +18,7 @@ PURE := natsync/errors.py,natsync/headers.py,natsync/subjects.py,natsync/nuid.py
 PURE := $(PURE),natsync/events.py,natsync/protocol/*,natsync/policy/*
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format matrix fuzz docs dist clean
+.PHONY: help venv demo test check format matrix fuzz soak docs dist clean
 .DELETE_ON_ERROR:
 
 help:
@@ -26,6 +28,7 @@ help:
 	@echo "make format   let ruff format and fix"
 	@echo "make matrix   all tests with every Python that is installed"
 	@echo "make fuzz     fuzz the parser for FUZZ_SECONDS (60)"
+	@echo "make soak     random faults for MINUTES (30), reproducible by SEED"
 	@echo "make docs     the documentation, in docs/_build"
 	@echo "make dist     the wheel and the source archive, in dist"
 	@echo "make clean    remove what make made"
@@ -89,6 +92,9 @@ matrix: $(VENV)/.dev
 
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python fuzz/fuzz_parser.py -max_total_time=$(FUZZ_SECONDS) $(ARGS) fuzz/corpus
+
+soak: $(VENV)/.test
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build

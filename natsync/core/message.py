@@ -58,13 +58,14 @@ class Msg:
 
         A block that cannot be read gives None, and is reported to `error_cb` as `BadHeaderError`.
         """
-        if self._block is not None:
-            block, self._block = self._block, None
+        block = self._block
+        if block is not None:  # several threads may look at once: then each reads it, and all see the same
             try:
                 self._headers = parse_header_block(block)
             except BadHeaderError as exc:
                 if self.subscription is not None:
                     self.subscription._report(exc)
+            self._block = None
         return self._headers
 
     @headers.setter

@@ -1,0 +1,1 @@
+"""What natsync costs and how fast it is, measured."""

@@ -1,0 +1,1 @@
+"""Every fault in every activity: the matrix. See `test_matrix.py`."""
