@@ -67,7 +67,7 @@ demo: $(VENV)/.server
 
 test: $(VENV)/.test
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run -m pytest -n 2 $(ARGS)
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
