@@ -24,7 +24,7 @@ from natsync.core.request_future import FutureTimer
 from natsync.core.sink import Sink
 from natsync.deadline import Deadline
 from natsync.errors import ConnectionClosedError, NatsError, PermissionsError, SlowConsumerError
-from natsync.events import AsyncError
+from natsync.events import AsyncError, DiscoveredServers
 from natsync.locks import Wakeup
 from natsync.policy.options import Options
 from natsync.policy.pool import Server, ServerPool
@@ -194,3 +194,9 @@ class Parts:
             return []
         with self.pool_lock:
             return self.pool.merge(info.connect_urls, server)
+
+    def report_discovered(self, link: Link, fresh: list[Server]) -> None:
+        """Report servers never seen before, if there are any."""
+        if fresh:
+            urls = tuple(server.url.redacted for server in fresh)
+            self.lifecycle.report(DiscoveredServers(self.client, server=link.url, urls=urls))

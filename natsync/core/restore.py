@@ -33,7 +33,7 @@ def restore(parts: Parts, link: Link, kind: type[Event]) -> None:
     outbound = parts.outbound
     parts.info = link.info
     parts.max_payload = link.info.max_payload
-    parts.take_info(link.server, link.info)
+    fresh = parts.take_info(link.server, link.info)
     dropped = outbound.begin(link)
     parts.dropped_msgs += dropped.msgs
     reader = Reader(link, registry=parts.registry, outbound=outbound, listener=parts, traffic=parts.traffic)
@@ -51,6 +51,8 @@ def restore(parts: Parts, link: Link, kind: type[Event]) -> None:
     parts.reconnects += kind is Reconnected
     event = kind(parts.client, server=link.url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes)
     parts.lifecycle.move(Status.CONNECTED, event, also=outbound.live)
+    if kind is Reconnected:  # the first connection discovers nothing: all is new to it
+        parts.report_discovered(link, fresh)
 
 
 def _send_commands(parts: Parts, link: Link) -> None:

@@ -26,7 +26,7 @@ from natsync.errors import (
     NatsTimeoutError,
     StaleConnectionError,
 )
-from natsync.events import Closed, Connected, Disconnected, DiscoveredServers, LameDuck, Reconnected, ReconnectFailed
+from natsync.events import Closed, Connected, Disconnected, LameDuck, Reconnected, ReconnectFailed
 from natsync.policy.pool import Server
 from natsync.policy.status import Status
 
@@ -166,10 +166,7 @@ class Supervisor:
         parts = self._parts
         while parts.news:
             link, info = parts.news.popleft()
-            fresh = parts.take_info(link.server, info)
-            if fresh:
-                urls = tuple(server.url.redacted for server in fresh)
-                parts.lifecycle.report(DiscoveredServers(parts.client, server=link.url, urls=urls))
+            parts.report_discovered(link, parts.take_info(link.server, info))
             if info.ldm:
                 parts.lifecycle.report(LameDuck(parts.client, server=link.url))
 

@@ -199,7 +199,7 @@ def test_a_handshake_cut_while_the_server_speaks(
     client = connect(server.url, reconnect_error_cb=failed, **FAST)
     eventually(lambda: client.stats.reconnects == 1)
     client.flush()
-    assert [type(event.error) for event in failed.items] == [NoServersError] * 2
+    assert [type(event.error) for event in failed.wait_for(2)] == [NoServersError] * 2
 
 
 @pytest.mark.parametrize("said", [b"P", b"PON", b"PONG", b"PONG\r", b"+OK\r\n", b"PING\r\n"])
@@ -215,7 +215,7 @@ def test_a_handshake_cut_before_the_pong_is_there(said: bytes, scripted: Scripte
     client = connect(scripted([lambda conn: conn.handshake(), cut, good]).url, reconnect_error_cb=failed, **FAST)
     eventually(lambda: client.stats.reconnects == 1)
     client.flush()
-    assert [type(event.error) for event in failed.items] == [NoServersError]
+    assert [type(event.error) for event in failed.wait_for(1)] == [NoServersError]
 
 
 @pytest.mark.parametrize("direction, size", [("up", 1), ("up", 50), ("up", 150), ("down", 1), ("down", 100)])
@@ -256,7 +256,7 @@ def test_a_silent_handshake_ends_in_time(says: bytes, reads: bytes, scripted: Sc
     begin = time.monotonic()
     eventually(lambda: client.stats.reconnects == 1)
     assert time.monotonic() - begin < 1.0 * TIME_FACTOR
-    assert [type(event.error) for event in failed.items] == [NatsTimeoutError]
+    assert [type(event.error) for event in failed.wait_for(1)] == [NatsTimeoutError]
 
 
 def test_a_trickle_does_not_stretch_the_handshake(scripted: Scripted) -> None:
@@ -299,7 +299,7 @@ def test_a_wrong_handshake_is_a_failed_attempt(data: bytes, scripted: Scripted, 
     server = scripted([lambda conn: conn.handshake(), wrong, good])
     client = connect(server.url, reconnect_error_cb=failed, **FAST)
     eventually(lambda: client.stats.reconnects == 1)
-    assert [type(event.error) for event in failed.items] == [ProtocolError]
+    assert [type(event.error) for event in failed.wait_for(1)] == [ProtocolError]
 
 
 # Right behind the handshake
@@ -345,7 +345,7 @@ def test_garbage_right_behind_the_handshake(scripted: Scripted, connect: Connect
     eventually(lambda: server.accepted == 3 and client.is_connected)
     client.flush()
     # Whether it still belongs to the handshake depends on how the bytes come.
-    assert [type(event.error) for event in events.items[1:]] == [ProtocolError]
+    assert [type(event.error) for event in events.wait_for(2)[1:]] == [ProtocolError]
 
 
 # Storms

@@ -1,7 +1,8 @@
-"""What tests of threads share: threads that cannot hold up the run, and an interpreter in a hurry."""
+"""What tests of threads share: threads that cannot hold up the run, an interpreter in a hurry, and signals."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -66,3 +67,25 @@ def switching(request: pytest.FixtureRequest) -> Iterator[None]:
     sys.setswitchinterval(request.param or usual)
     yield
     sys.setswitchinterval(usual)
+
+
+@pytest.fixture
+def strike() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Have a function called on the main thread a little later, by a signal, in the middle of whatever it does then."""
+    if not hasattr(signal, "pthread_kill"):
+        pytest.skip("this system cannot signal a thread")
+    main = threading.main_thread().ident
+    assert main is not None
+    usual = signal.getsignal(signal.SIGUSR1)
+    timers: list[threading.Timer] = []
+
+    def strike(call: Callable[[], object]) -> None:
+        signal.signal(signal.SIGUSR1, lambda *_: call())
+        timers.append(threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGUSR1)))
+        timers[-1].start()
+
+    yield strike
+    for timer in timers:
+        timer.cancel()
+        timer.join(10)
+    signal.signal(signal.SIGUSR1, usual)

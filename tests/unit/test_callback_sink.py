@@ -463,6 +463,22 @@ def test_a_forked_child_calls_nobody(dispatcher: Dispatcher):
     assert sink.pending_msgs == 0
 
 
+def test_a_callback_that_forks_is_the_last_one_in_the_child(dispatcher: Dispatcher):
+    handled: list[int] = []
+
+    def handle(operation: MsgOp) -> None:
+        handled.append(number_of(operation))
+        if len(handled) == 2:
+            sink._lock.acquire()  # whoever held it is not in the child
+            sink.reset_after_fork(gone)
+
+    sink = make_sink(dispatcher, handle)
+    deliver(sink, *ops(200))
+    run_all(dispatcher)
+    assert handled == [0, 1]
+    assert (sink.pending_msgs, sink.pending_bytes, sink.delivered) == (0, 0, 2)
+
+
 # Several workers.
 
 

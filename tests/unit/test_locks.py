@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -140,32 +139,24 @@ def test_a_ping_pong_of_wakeups_loses_none(switching: None):
     answering.join(10)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer that signals")
-@pytest.mark.parametrize("wait", [lambda wakeup: wakeup.wait(math.inf), lambda wakeup: wakeup.wait(30)])
-def test_a_wait_on_the_main_thread_can_be_ended_from_a_signal_handler(wait: Callable[[Wakeup], bool]):
+@pytest.mark.parametrize("timeout", [math.inf, 30])
+def test_a_wait_can_be_ended_from_a_signal_handler(strike: Callable[[Callable[[], object]], None], timeout: float):
     """A Condition would deadlock there: the handler may strike while the waiter itself holds its lock."""
     wakeup = Wakeup()
-    before = signal.signal(signal.SIGALRM, lambda *_: wakeup.set())
-    try:
-        signal.setitimer(signal.ITIMER_REAL, PAUSE)
-        assert wait(wakeup)
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    strike(wakeup.set)
+    assert wakeup.wait(timeout)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer that signals")
 @pytest.mark.parametrize("kind", [Wakeup, Latch])
-def test_a_wait_can_be_interrupted_as_by_ctrl_c(slices: None, kind: type[Wakeup | Latch]):
-    def interrupt(*_: object) -> None:
+def test_a_wait_can_be_interrupted_as_by_ctrl_c(
+    slices: None, strike: Callable[[Callable[[], object]], None], kind: type[Wakeup | Latch]
+):
+    def interrupt() -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, PAUSE)
-        with pytest.raises(KeyboardInterrupt):
-            kind().wait(math.inf)
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    strike(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        kind().wait(math.inf)
 
 
 # Latch.

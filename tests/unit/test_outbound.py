@@ -97,6 +97,17 @@ class GatedTransport(TcpTransport):
         return super().send(data)
 
 
+class RationedTransport(TcpTransport):
+    """A TCP transport over a socket that takes so many bytes, and then no more."""
+
+    room = 0
+
+    def send(self, data: bytes | memoryview) -> int:
+        sent = super().send(memoryview(data)[: self.room]) if self.room else 0
+        self.room -= sent
+        return sent
+
+
 class InterruptedTransport(TcpTransport):
     """A TCP transport whose first send is struck by Ctrl-C right after the socket took the bytes."""
 
@@ -373,15 +384,22 @@ def test_one_deadline_is_spent_over_all_the_waits_of_a_put(wire: Wire):
 # Back-pressure.
 
 
-def test_who_waits_for_room_goes_on_when_half_is_sent(wire: Wire):
+def test_who_waits_for_room_goes_on_when_half_is_sent(wires: Callable[..., Wire]):
+    """Not at every byte, or each would wake everybody for nothing."""
+    wire = wires(1, transport=RationedTransport)
+    assert isinstance(wire.transport, RationedTransport)
     outbound = make_outbound(live=100)
     go_live(outbound, wire)
     put(outbound, pub(1, 100))
-    thread, outcome = blocked_put(outbound, pub(2, 100))
+    thread, outcome = blocked_put(outbound, pub(2, 50))
+    wire.transport.room = 49
+    pump_all(outbound)
     never(lambda: outcome, PAUSE)
+    wire.transport.room = 1
     pump_all(outbound)
     finish(thread)
     assert outcome == [True]
+    wire.transport.room = 1000
     pump_all(outbound)
     assert numbers(wire.received()) == [1, 2]
 
@@ -1199,7 +1217,6 @@ class OutboundMachine(RuleBasedStateMachine):
         self.numbers = itertools.count()
         self.accepted = 0
         self.taken = 0
-        self.room = 0
         self.wire: Wire | None = None
         self.streams: list[bytes] = []
         self.stream = b""
@@ -1222,6 +1239,12 @@ class OutboundMachine(RuleBasedStateMachine):
     def size(self) -> int:
         return sum(entry.left for entry in self.queue)
 
+    def give_room(self, room: int) -> None:
+        """Let the socket take so many bytes from now on."""
+        if self.wire is not None:
+            assert isinstance(self.wire.transport, RationedTransport)
+            self.wire.transport.room = room
+
     @property
     def limit(self) -> int:
         return LIVE_LIMIT if self.mode is Mode.LIVE else BUFFER_LIMIT
@@ -1239,7 +1262,7 @@ class OutboundMachine(RuleBasedStateMachine):
             error = ConnectionClosedError
         elif not alone and self.size + len(frame) > self.limit:
             error = NatsTimeoutError if self.mode is Mode.LIVE else OutboundBufferLimitError
-        self.room = room
+        self.give_room(room)
         if error is not None:
             with pytest.raises(error):
                 self.outbound.put(frame, 7, push=push, deadline=NO_WAIT)
@@ -1284,7 +1307,7 @@ class OutboundMachine(RuleBasedStateMachine):
 
     @rule(room=ROOMS)
     def pump(self, room: int) -> None:
-        self.room = room
+        self.give_room(room)
         nothing = self.wire is None or not self.queue
         pumped = self.outbound.pump()
         sent = self.take_note_of_sending()
@@ -1315,14 +1338,6 @@ class OutboundMachine(RuleBasedStateMachine):
     def begin(self, small: bool) -> None:
         self.streams.append(self.stream)
         self.stream = b""
-        machine = self
-
-        class RationedTransport(TcpTransport):
-            def send(self, data: bytes | memoryview) -> int:
-                piece = super().send(memoryview(data)[: machine.room]) if machine.room else 0
-                machine.room -= piece
-                return piece
-
         limit = SMALL_PAYLOAD if small else 1 << 20
         self.wire = Wire(len(self.streams), max_payload=limit, transport=RationedTransport)
         kept = [entry for entry in self.queue if entry.payload <= limit]

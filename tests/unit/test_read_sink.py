@@ -26,6 +26,7 @@ from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from tests.unit.conftest import Pool
 
@@ -211,6 +212,25 @@ def test_a_reader_whose_time_is_over_when_it_is_chosen_takes_the_message_or_pass
         assert early.result() == op(1)
         deliver(sink, op(1))
     assert late.result(10) == op(1)
+
+
+def test_a_reader_that_ctrl_c_takes_away_passes_its_message_on(
+    pool: Pool, strike: Callable[[Callable[[], object]], None]
+):
+    """It was chosen for the message, and will not take it; the others sleep."""
+    sink = make_sink()
+    late: list[Future[MsgOp]] = []
+
+    def interrupt() -> None:
+        late.append(pool.submit(sink.next, FOREVER))
+        await_readers(sink, 2)
+        deliver(sink, op(1))  # chooses the first, which is interrupted
+        raise KeyboardInterrupt
+
+    strike(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        sink.next(FOREVER)
+    assert late[0].result(10) == op(1)
 
 
 def test_a_reader_whose_time_is_over_takes_what_came_at_the_last_moment(pool: Pool):

@@ -80,6 +80,12 @@ def bench() -> Iterator[Bench]:
 # Completing.
 
 
+def test_a_drain_waits_for_it(bench: Bench):
+    future = bench.ask(timed=False)
+    assert future.is_awaited(threading.get_ident())
+    future.cancel()
+
+
 def test_a_reply_is_the_result(bench: Bench):
     future = bench.ask(timed=False)
     assert not future.done()
