@@ -251,8 +251,8 @@ def test_a_frozen_server_is_stale_after_the_ticks_promised(fresh_server: NatsSer
 
 
 def test_a_connection_that_answers_pings_is_never_stale(proxy: FaultProxy, connect: Connect) -> None:
-    client = connect(proxy.url, ping_interval=0.02, max_outstanding_pings=1, **FAST)
-    never(lambda: not client.is_connected, 0.5)
+    client = connect(proxy.url, ping_interval=0.1 * TIME_FACTOR, max_outstanding_pings=2, **FAST)
+    never(lambda: not client.is_connected, 0.6)
     assert client.stats.reconnects == 0
 
 
