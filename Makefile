@@ -67,8 +67,9 @@ demo: $(VENV)/.server
 
 test: $(VENV)/.test
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 $(ARGS)
+	$(BIN)/coverage run -m pytest -n 2 -m "not untraced" $(ARGS)
 ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest -m untraced
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --fail-under=100 --include="$(PURE)"

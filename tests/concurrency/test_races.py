@@ -385,6 +385,28 @@ def close_at_once(client: Client, proxy: FaultProxy, number: int) -> None:
 
 
 @pytest.mark.usefixtures("switching")
+def test_close_while_threads_are_being_started(nats_server: NatsServer, connect: Connect) -> None:
+    for _ in range(60):
+        client = connect(nats_server.url)
+        start = threading.Barrier(3)
+
+        def use(call: Callable[[], object], start: threading.Barrier = start) -> None:
+            start.wait(5.0 * TIME_FACTOR)
+            with contextlib.suppress(ConnectionClosedError):
+                call()
+
+        with ThreadPoolExecutor(3) as pool:
+            uses: list[Callable[[], object]] = [
+                lambda client=client: client.subscribe("start.worker", cb=print, workers=4),  # type: ignore[misc]
+                lambda client=client: client.request_future("start.timer"),  # type: ignore[misc]
+                client.close,
+            ]
+            for each in [pool.submit(use, call) for call in uses]:
+                each.result(10.0 * TIME_FACTOR)
+        assert client.is_closed
+
+
+@pytest.mark.usefixtures("switching")
 def test_drain_races_with_the_loss_of_the_connection(nats_server: NatsServer, connect: Connect) -> None:
     chance = random.Random(11)
     for _ in range(25):
@@ -465,6 +487,7 @@ def strike() -> Iterator[Strike]:
     each.close()
 
 
+@pytest.mark.untraced
 @pytest.mark.timeout(60, method="thread")  # the signal of the other method is used here
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer")
 @pytest.mark.usefixtures("switching")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 import time
 import tracemalloc
@@ -286,9 +285,10 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.untraced
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_very_many_abandoned_requests_leave_nothing(nats_client: Client, service: Client) -> None:
+def test_a_million_abandoned_requests_leave_nothing(nats_client: Client, service: Client) -> None:
     def abandon(count: int) -> None:
         for _ in range(count):
             assert nats_client.request_future("mute", timeout=60).cancel()
@@ -296,7 +296,7 @@ def test_very_many_abandoned_requests_leave_nothing(nats_client: Client, service
     abandon(10_000)
     gc.collect()
     before = resident_bytes()
-    abandon(200_000 if "coverage" in sys.modules else 1_000_000)  # a traced one takes five times as long
+    abandon(1_000_000)
     gc.collect()
     assert resident_bytes() - before < 20_000_000
     assert nats_client.request("echo", b"works").data == b"works"
