@@ -291,6 +291,7 @@ class Supervisor:
     def _finish(self, error: NatsError | None) -> None:
         parts = self._parts
         parts.lifecycle.cause = error
+        parts.close_wanted = True  # before anybody is woken, who may call at once
         self._end_sinks()
         dropped = parts.outbound.shut(parts.closed_error)
         parts.dropped_msgs += dropped.msgs

@@ -231,6 +231,29 @@ def test_without_reconnecting_a_loss_wakes_everybody_with_the_cause(proxy: Fault
     assert proxy.accepted == 1
 
 
+def test_whoever_is_woken_by_the_end_finds_the_client_closed(proxy: FaultProxy, connect: Connect) -> None:
+    """A reader is woken a moment before the status changes; its next call must not tell another story."""
+
+    def read(client: Client) -> list[BaseException]:
+        errors: list[BaseException] = []
+        sub = client.subscribe("woken")
+        for call in (sub.next_msg, sub.unsubscribe, lambda: sub.auto_unsubscribe(1), sub.drain, client.flush):
+            try:
+                call()
+            except Exception as exc:
+                errors.append(exc)
+        return errors
+
+    for _ in range(10):
+        client = connect(proxy.url, allow_reconnect=False)
+        with ThreadPoolExecutor(4) as pool:
+            readers = [pool.submit(read, client) for _ in range(4)]
+            never(lambda: any(each.done() for each in readers), 0.02)  # noqa: B023
+            proxy.cut()
+            for reader in readers:
+                assert {type(error) for error in reader.result(5.0 * TIME_FACTOR)} == {ConnectionClosedError}
+
+
 def test_a_loss_without_reconnecting_counts_no_reconnect(scripted: Scripted, connect: Connect) -> None:
     server = scripted([drops, good])
     client = connect(server.url, allow_reconnect=False, **FAST)
