@@ -217,7 +217,7 @@ def test_block_in_a_process_of_its_own(nats_server: NatsServer, block: Block, tm
 
 def test_the_pages_have_blocks() -> None:
     pages = {block.page.name for block in BLOCKS}
-    assert {"README.rst", "guide.rst", "index.rst", "options.rst"} <= pages
+    assert {"README.rst", "guide.rst", "index.rst", "options.rst", "reconnecting.rst"} <= pages
 
 
 def test_companions_are_found_by_their_indentation(tmp_path: Path) -> None:
@@ -232,6 +232,13 @@ def test_companions_are_found_by_their_indentation(tmp_path: Path) -> None:
     assert first.afterwards.text.strip() == "assert c == 3"
     assert (first.own_process, second.own_process) == (False, True)
     assert (second.code.line, second.code.text.strip()) == (20, "pass")
+
+
+# The picture of the states.
+
+
+def test_the_picture_of_the_states_is_up_to_date() -> None:
+    run_python(ROOT / "docs" / "status_diagram.py", "--check")
 
 
 # Examples.
