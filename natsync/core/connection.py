@@ -201,7 +201,8 @@ class Connection(Publisher):
         """
         engine = self._engine
         engine.check_open()
-        urls = make_options(servers, {}).servers
+        urls = make_options(servers, {"tls": False} if engine.options.tls is False else {}).servers
+        engine.connector.secure |= any(url.scheme == "tls" for url in urls)
         with engine.pool_lock:
             engine.pool.replace(urls)
 

@@ -47,10 +47,12 @@ class Engine(Parts):
         """Walk over the servers once, on the calling thread, and start the threads.
 
         Raises:
+            ConfigError: A file that the options name cannot be used; also with `retry_on_failed_connect`.
             NatsError: The most telling failure, with `errors`; nothing stays open, and `open` may be called again.
         """
         self.lifecycle.move(Status.CONNECTING)
         try:
+            self.connector.check_files()
             self._first_walk()
         except BaseException:
             self.lifecycle.move(Status.DISCONNECTED, also=self.outbound.rest)

@@ -101,4 +101,5 @@ class Facts:
     def __repr__(self) -> str:
         where = self.connected_url or "no server"
         name = f" {self._options.name!r}" if self._options.name else ""
-        return f"<natsync.Client{name} {self.status.value}, {where}>"
+        trust = "" if self._options.tls_verify else ", tls_verify=False"
+        return f"<natsync.Client{name} {self.status.value}, {where}{trust}>"

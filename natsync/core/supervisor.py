@@ -239,7 +239,7 @@ class Supervisor:
             server, pause = walk.choose()
             if server is None:
                 return None, walk.exhausted()
-            if pause and not self._pause(pause):
+            if pause and not (self._pause(pause) and walk.is_still_wanted(server)):
                 continue
             server.attempts += 1
             dropped = Dropped()

@@ -1,4 +1,4 @@
-"""A connected byte stream, as the rest of core sees it: the seam where TCP, later TLS and WebSocket, are plugged in.
+"""A connected byte stream, as the rest of core sees it: the seam where TCP, TLS and later WebSocket are plugged in.
 
 Knows sockets; knows no NATS. This is the one place where the operating system's errors become natsync's.
 
@@ -30,11 +30,16 @@ _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 class Transport(Protocol):
     """A connected byte stream."""
 
+    is_encrypted: bool
+
     def recv(self, timeout: float = math.inf) -> bytes | None:
         """Return the next bytes, b"" at the end of the stream, or None when `timeout` seconds brought none."""
 
     def send(self, data: bytes | memoryview) -> int:
-        """Send what fits now and return how many bytes that were, perhaps 0; never waits."""
+        """Send what fits now and return how many bytes that were, perhaps 0; never waits.
+
+        The next call must begin with what this one did not take.
+        """
 
     def wait_writable(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until `send` may take something."""
@@ -51,6 +56,8 @@ class Transport(Protocol):
 
 class TcpTransport:
     """A transport over a connected TCP socket, which it owns from now on."""
+
+    is_encrypted = False
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock

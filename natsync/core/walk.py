@@ -31,9 +31,12 @@ class Walk:
     def __init__(self, parts: Parts, lost: Server | None, previous: Walk | None = None) -> None:
         self._parts = parts
         options = parts.options
-        self._backoff = Backoff(options.reconnect_time_wait, options.reconnect_jitter)
+        jitter = options.reconnect_jitter_tls if parts.connector.secure else options.reconnect_jitter
+        self._backoff = Backoff(options.reconnect_time_wait, jitter)
         if previous is not None:
             self._backoff.go_on_from(previous._backoff)
+        elif lost is None:
+            self._backoff.go_on_after_pass(len(parts.pool))  # the first walk, of connect()
         self._current = lost
         self._skip_pause = parts.force_wanted
         parts.force_wanted = False
@@ -52,6 +55,13 @@ class Walk:
         pause = self._backoff.pause_due(len(pool))
         skipped, self._skip_pause = self._skip_pause, False
         return server, self._length() if pause and not skipped else 0.0
+
+    def is_still_wanted(self, server: Server) -> bool:
+        """Say whether a server that was chosen before a pause is still in the pool; if not, the pause has been paid."""
+        if server in self._parts.pool.snapshot():
+            return True
+        self._skip_pause = True
+        return False
 
     def _length(self) -> float:
         callback = self._parts.options.reconnect_delay_cb

@@ -10,7 +10,8 @@ __all__ = ["Backoff"]
 class Backoff:
     """Counts the attempts of one outage: a pause comes only before the same server is tried again [nats.go].
 
-    With one server every attempt is preceded by a pause; with three, three are tried at once and then comes a pause.
+    With one server every attempt is preceded by a pause. With three, the two others are tried at once; then comes a
+    pause, the lost one, and again the others.
 
     Args:
         wait: Seconds of the pause.
@@ -29,6 +30,10 @@ class Backoff:
     def go_on_from(self, previous: Backoff) -> None:
         """Count on where an earlier outage stopped: servers that let us in and drop us at once must not be hammered."""
         self._since_pause = previous._since_pause
+
+    def go_on_after_pass(self, servers: int) -> None:
+        """Count on behind a walk over all servers, which found none: the first of them is due again."""
+        self._since_pause = servers - 1
 
     def pause_due(self, servers: int) -> bool:
         """Say whether a pause comes before the next attempt, with so many servers in the pool; counts that attempt."""

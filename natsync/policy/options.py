@@ -1,7 +1,7 @@
-"""What a user may ask of `connect()`: names, types, defaults, and what contradicts what.
+"""What a user may ask of `connect()`: names, types and defaults.
 
-One frozen object, checked once, before any I/O. A new option needs: a field here, a line in `ConnectOptions`, its
-reader, a test, a row in `docs/options.rst` and a line in the changelog.
+One frozen object, checked once, before any I/O; what contradicts what is in `conflicts`. A new option needs: a field
+here, a line in `ConnectOptions`, its reader, a test, a row in `docs/options.rst` and a line in the changelog.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from natsync.errors import BadSubjectError, ConfigError
+from natsync.policy.conflicts import TLS_DETAILS, check_conflicts
 from natsync.policy.urls import ServerUrl, parse_servers
 from natsync.subjects import check_inbox_prefix
 
@@ -208,8 +209,17 @@ class Options:
         if self.max_reconnect_attempts == -1:
             object.__setattr__(self, "max_reconnect_attempts", None)
         _check_inbox_prefix(self.inbox_prefix)
-        _check_credentials(self)
-        _check_not_yet(self)
+        check_conflicts(self)
+
+    @property
+    def wants_tls(self) -> bool:
+        """Whether TLS is asked for, by an option or by a URL; then every server must speak it."""
+        return (
+            bool(self.tls)
+            or not self.tls_verify
+            or any(getattr(self, name) for name in TLS_DETAILS)
+            or any(url.scheme == "tls" for url in self.servers)
+        )
 
 
 def make_options(servers: str | Iterable[str] | None, options: Mapping[str, Any]) -> Options:
@@ -243,58 +253,3 @@ def _check_inbox_prefix(prefix: str) -> None:
         check_inbox_prefix(prefix)
     except BadSubjectError as exc:
         raise ConfigError(f"inbox_prefix: {exc}", option="inbox_prefix") from None
-
-
-def _check_credentials(options: Options) -> None:
-    if options.password is not None and options.user is None:
-        raise ConfigError("password is given without user; give both", option="password")
-    if options.user is not None and options.password is None:
-        raise ConfigError("user is given without password; give both, or token for a token", option="user")
-    ways = [
-        name
-        for name in (
-            "user",
-            "token",
-            "user_info_cb",
-            "token_cb",
-            "nkeys_seed",
-            "nkeys_seed_str",
-            "user_credentials",
-            "user_credentials_str",
-            "user_jwt_cb",
-            "nkey",
-        )
-        if getattr(options, name) is not None
-    ]
-    if len(ways) > 1:
-        raise ConfigError(f"{ways[0]} and {ways[1]} are two ways to authenticate; give one", option=ways[1])
-
-
-_NOT_YET = (
-    *(
-        "nkeys_seed",
-        "nkeys_seed_str",
-        "user_credentials",
-        "user_credentials_str",
-        "user_jwt_cb",
-        "signature_cb",
-        "nkey",
-    ),
-    *("tls", "tls_ca", "tls_cert", "tls_key", "tls_key_password", "tls_hostname"),
-)
-
-
-def _check_not_yet(options: Options) -> None:
-    for name in _NOT_YET:
-        if getattr(options, name) not in (None, False):
-            raise _not_yet(name)
-    if options.tls_handshake_first:
-        raise _not_yet("tls_handshake_first")
-    if not options.tls_verify:
-        raise _not_yet("tls_verify")
-    if any(url.scheme == "tls" for url in options.servers):
-        raise ConfigError("a server URL says tls://, and TLS is not in this version of natsync", option="servers")
-
-
-def _not_yet(name: str) -> ConfigError:
-    return ConfigError(f"{name} is not in this version of natsync", option=name)

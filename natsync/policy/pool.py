@@ -64,12 +64,18 @@ class ServerPool:
         With `max_attempts` 0 the server just lost is dropped at once and every other one gets one try [nats.go
         selectNextServer].
         """
-        if current is not None and current in self._servers:
-            servers = [server for server in self._servers if server is not current]
-            if max_attempts is None or current.attempts < max_attempts:
-                servers.append(current)
+        known = None if current is None else self._entry_of(current)
+        if known is not None:
+            servers = [server for server in self._servers if server is not known]
+            if max_attempts is None or known.attempts < max_attempts:
+                servers.append(known)
             self._servers = servers
         return self._servers[0] if self._servers else None
+
+    def _entry_of(self, server: Server) -> Server | None:
+        # One that was taken out and named again, while we were connected to it, has a new entry.
+        same = (entry for entry in self._servers if entry.url == server.url)
+        return server if server in self._servers else next(same, None)
 
     def find(self, url: ServerUrl) -> Server | None:
         """Return the entry of an address, or None."""

@@ -122,7 +122,10 @@ class Handshake:
         if self._tls_done:
             return False
         if self._want_tls and not (info.tls_required or info.tls_available):
-            raise TLSError("TLS is asked for, but the server offers none", server=self._server)
+            raise TLSError(
+                f"TLS is asked for, and {self._server or 'the server'} offers none; configure it, or leave it out",
+                server=self._server,
+            )
         return self._want_tls or info.tls_required
 
     def _connect(self, info: ServerInfo) -> None:

@@ -38,7 +38,7 @@ import pytest
 
 import natsync
 import natsync.testing
-from natsync.policy.options import ConnectOptions, Options, make_options
+from natsync.policy.options import ConnectOptions, Options
 from natsync.testing import NatsCluster, NatsServer
 from tests.support.waiting import TIME_FACTOR, eventually
 
@@ -343,19 +343,6 @@ def test_the_table_of_options_has_the_type_and_the_default(name: str) -> None:
         assert code_in(kind) == [field.type]
     if "float" in str(field.type) and "Callable" not in str(field.type):
         assert unit == "seconds"
-
-
-@pytest.mark.parametrize("name", FIELDS)
-def test_the_table_of_options_says_what_is_not_in_this_version(name: str) -> None:
-    def is_missing(value: object) -> bool:
-        try:
-            make_options(None, {name: value})
-        except natsync.ConfigError as error:
-            return "not in this version" in str(error)
-        return False
-
-    tried: tuple[object, ...] = (True, False, 1, "x", print)
-    assert OPTIONS[name][-1].startswith("*Not in this version:*") == any(map(is_missing, tried))
 
 
 ERRORS = ROOT / "docs" / "errors.rst"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import pathlib
@@ -104,21 +103,19 @@ KINDS: dict[str, tuple[list[str], list[Any], list[Any], str]] = {
     ),
     "tls": (["tls"], [True, False, None, print], ["yes", 1, 0.0, []], "True, False, an ssl.SSLContext or a callable"),
 }
+NEEDED: dict[str, dict[str, Any]] = {
+    "tls_key": {"tls_cert": "x"},
+    "tls_key_password": {"tls_cert": "x"},
+    "nkey": {"signature_cb": bytes},
+    "signature_cb": {"nkey": "U"},
+}
+"""What an option cannot do without."""
 BAD = [(name, value, takes) for names, _, bad, takes in KINDS.values() for name in names for value in bad]
 GOOD = [(name, value) for names, good, _, _ in KINDS.values() for name in names for value in good]
 
 
 def make(**options: Any) -> Options:
     return make_options(None, options)
-
-
-def is_not_yet(name: str, value: Any) -> bool:
-    """Whether this version knows the option and does not have it."""
-    try:
-        make(**{name: value})
-    except ConfigError as exc:
-        return "not in this version" in str(exc)
-    return False
 
 
 # Every option.
@@ -166,8 +163,7 @@ def test_a_good_value_is_taken(name: str, value: Any):
     options = {name: value}
     if name == "user":
         options["password"] = "pw"
-    if is_not_yet(name, value):
-        return
+    options |= NEEDED.get(name, {})
     if name == "inbox_prefix" and " " in value:
         with pytest.raises(ConfigError, match="inbox_prefix"):
             make(**options)
@@ -178,7 +174,7 @@ def test_a_good_value_is_taken(name: str, value: Any):
 
 def test_a_tls_context_is_a_value_for_tls():
     context = ssl.create_default_context()
-    assert is_not_yet("tls", context) or make(tls=context).tls is context
+    assert make(tls=context).tls is context
 
 
 @pytest.mark.parametrize("name", [name for name, default in DEFAULTS.items() if default is None])
@@ -270,27 +266,54 @@ def test_an_inbox_prefix_is_a_subject_without_wildcards(prefix: str):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"tls": True}, {"tls_ca": "x"}, {"tls_handshake_first": True}, {"tls_verify": False}, {"nkeys_seed": "x"}],
+    "options, option",
+    [
+        ({"tls_key": "x"}, "tls_key"),
+        ({"tls_key_password": "x"}, "tls_key_password"),
+        ({"tls": print, "tls_ca": "x"}, "tls_ca"),
+        ({"tls": print, "tls_cert": "x"}, "tls_cert"),
+        ({"tls": print, "tls_verify": False}, "tls_verify"),
+        ({"tls": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)}, "tls"),
+        ({"tls": False, "tls_verify": False}, "tls"),
+        ({"tls": False, "tls_handshake_first": True}, "tls"),
+        ({"nkey": "x"}, "nkey"),
+        ({"signature_cb": bytes}, "signature_cb"),
+        ({"token": "x", "signature_cb": bytes}, "signature_cb"),
+    ],
 )
-def test_what_is_not_in_this_version_says_so_by_its_name(options: dict[str, Any]):
-    """Silently connecting without the TLS that was asked for would be worse than any error."""
-    (name,) = options
-    with contextlib.suppress(ConfigError):
-        assert getattr(make(**options), name) == options[name]
-        return
-    with pytest.raises(ConfigError, match=f"^{name} is not in this version of natsync$") as caught:
-        make(**options)
-    assert caught.value.option == name
-
-
-def test_a_url_that_asks_for_tls_never_goes_without_it():
-    with contextlib.suppress(ConfigError):
-        assert make_options("tls://a", {}).servers[0].scheme == "tls"
-        return
+def test_what_needs_or_contradicts_another_option_is_told(options: dict[str, Any], option: str):
     with pytest.raises(ConfigError) as caught:
-        make_options("tls://a", {})
-    assert caught.value.option == "servers"
+        make(**options)
+    assert caught.value.option == option
+
+
+def test_no_tls_contradicts_a_url_that_asks_for_it():
+    with pytest.raises(ConfigError) as caught:
+        make_options("nats://a,tls://b", {"tls": False})
+    assert caught.value.option == "tls"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tls": True},
+        {"tls": ssl.create_default_context()},
+        {"tls": ssl.create_default_context},
+        {"tls_ca": "x"},
+        {"tls_cert": "x"},
+        {"tls_hostname": "x"},
+        {"tls_handshake_first": True},
+        {"tls_verify": False},
+    ],
+)
+def test_any_option_of_tls_asks_for_it(options: dict[str, Any]):
+    assert make(**options).wants_tls
+
+
+def test_any_url_asks_for_tls_on_behalf_of_all():
+    assert make_options("a,tls://b", {}).wants_tls
+    assert not make_options("a,b", {}).wants_tls
+    assert not make(tls=False).wants_tls
 
 
 # Servers.

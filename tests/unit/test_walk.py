@@ -30,6 +30,7 @@ def make_parts(servers: list[str], *, force: bool = False, **options: Any) -> An
         options=made,
         pool=ServerPool(made.servers, randomize=False),
         pool_lock=threading.Lock(),
+        connector=SimpleNamespace(secure=False),
         info=ServerInfo(server_id="X"),
         force_wanted=force,
     )
@@ -69,8 +70,20 @@ def test_a_single_server_is_paused_for_every_time():
     assert steps(lost_first(make_parts(THREE[:1])), 3) == [("a", 2.0)] * 3
 
 
-def test_without_a_lost_server_the_first_one_is_tried_first():
-    assert steps(Walk(make_parts(THREE), None), 3) == [("a", 0.0), ("b", 0.0), ("c", 2.0)]
+def test_without_a_lost_server_each_has_just_been_tried():
+    tried = steps(Walk(make_parts(THREE), None), 4)
+    assert tried == [("a", 2.0), ("b", 0.0), ("c", 0.0), ("a", 2.0)]
+
+
+def test_a_server_that_left_the_pool_in_the_pause_costs_no_second_pause():
+    parts = make_parts(THREE[:1])
+    walk = lost_first(parts)
+    server, pause = walk.choose()
+    assert server is not None
+    assert (pause, walk.is_still_wanted(server)) == (2.0, True)
+    parts.pool.replace([parse_url("nats://b:2")])
+    assert not walk.is_still_wanted(server)
+    assert steps(walk, 2) == [("b", 0.0), ("b", 2.0)]
 
 
 def test_a_forced_reconnect_skips_the_first_pause_only():
@@ -212,5 +225,5 @@ def test_the_user_cannot_choose_what_is_used_up():
 def test_a_server_that_is_gone_from_the_pool_is_no_trouble():
     """The cluster took it off its list while we were connected to it."""
     parts = make_parts(THREE)
-    gone = Server(parts.pool.snapshot()[0].url)
+    gone = Server(parse_url("nats://gone:1"))
     assert steps(Walk(parts, gone), 2) == [("a", 0.0), ("b", 0.0)]

@@ -1,0 +1,1 @@
+"""Who may log in, and that nobody else learns how."""
