@@ -5,7 +5,7 @@ Knows how messages become turns of work; the threads are the dispatcher's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 
@@ -43,8 +43,8 @@ class CallbackSink(Sink):
         max_msgs: int | None,
     ) -> None:
         super().__init__(sid, subject, queue, msgs_limit=msgs_limit, bytes_limit=bytes_limit, max_msgs=max_msgs)
-        self.handle: Callable[[MsgOp], None] = _unhandled
-        """Gets each message, and never raises; set before the sink is entered."""
+        self.handle: Callable[[Iterable[MsgOp], Turn], None] = _unhandled
+        """Handles messages of a turn, counts each when it is done, and never raises; set before the sink is entered."""
         self._dispatcher = dispatcher
         self._workers = workers
         self._active = 0
@@ -101,12 +101,9 @@ class CallbackSink(Sink):
 
     def _advance(self, turn: Turn) -> bool:
         """Handle a turn's messages; False when others wait for a worker and should go first."""
-        handle = self.handle
         while turn.done < len(turn.operations):
             turn.running = 1
-            for operation in islice(turn.rest, _SLICE):
-                handle(operation)
-                turn.done += 1
+            self.handle(islice(turn.rest, _SLICE), turn)
             turn.running = 0
             if turn.done < len(turn.operations) and self._dispatcher.has_waiting:
                 return False
@@ -117,5 +114,5 @@ class CallbackSink(Sink):
             return not self._queue and not self._turns
 
 
-def _unhandled(_: MsgOp) -> None:
+def _unhandled(_: Iterable[MsgOp], __: Turn) -> None:
     raise AssertionError("a sink was entered without its handler")

@@ -155,9 +155,10 @@ class Connection(Publisher):
 
     def _ping(self, engine: Engine, deadline: Deadline, *, park: bool) -> PingWaiter:
         waiter = PingWaiter()
-        engine.outbound.put_ping(waiter, park=park, push=True)
+        engine.outbound.put_ping(waiter, park=park, wake=False)
         answered = False
         try:
+            engine.push_and_read_for(waiter, deadline.remaining())
             answered = waiter.wait(deadline.remaining())
         finally:
             if not answered and park:
@@ -284,6 +285,7 @@ class Connection(Publisher):
             raise ConfigError(f"timeout takes seconds as a number, or None, not {timeout!r}", option="timeout")
         if on_thread_of(engine, "supervisor"):
             return engine.closed.is_set()
+        engine.about_to_wait()
         return engine.closed.wait(timeout)
 
     def __enter__(self: _Self) -> _Self:

@@ -118,6 +118,7 @@ class Engine(Parts):
         """Wait until the client is closed and its threads are gone, as far as they can be."""
         if on_thread_of(self):
             return False
+        self.about_to_wait()
         ended = self.closed.wait(timeout)
         for threads, patience in (
             ((self.supervisor.thread, self.timer.thread, self.lane.thread), _JOIN_TIMEOUT),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from natsync.core.threads import ClientThread
 from natsync.core.transport import Transport
@@ -24,16 +25,25 @@ __all__ = ["Link", "Loss", "PingWaiter", "PongCallback"]
 _READER_TIMEOUT = 5.0
 
 
+class ReadsFor(Protocol):
+    """The reader, as those see it who wait."""
+
+    def push_and_read_for(self, waiter: Any, patience: float) -> None: ...
+
+    def let_go(self, thread: int | None = None) -> None: ...
+
+
 class PingWaiter:
     """What `flush` and `rtt` wait on: the PONG to one PING, or the loss of its connection.
 
     A waiter that gave up stays in its place in the queue, so that the PONGs after it still meet their own waiters.
     """
 
-    __slots__ = ("_latch", "error", "pong_at", "sent_at")
+    __slots__ = ("_latch", "answered", "error", "pong_at", "sent_at")
 
     def __init__(self) -> None:
         self._latch = Latch()
+        self.answered = False
         self.error: NatsError | None = None
         self.sent_at = 0.0
         self.pong_at = 0.0
@@ -41,11 +51,13 @@ class PingWaiter:
     def pong(self) -> None:
         """The reader: the answer is here."""
         self.pong_at = time.monotonic()
+        self.answered = True
         self._latch.open()
 
     def lost(self, error: NatsError) -> None:
         """The supervisor: no answer will come."""
         self.error = error
+        self.answered = True
         self._latch.open()
 
     def wait(self, timeout: float) -> bool:
@@ -115,7 +127,10 @@ class Link:
         """Keep-alives since the last PONG. The supervisor counts up, the reader sets 0."""
         self.server_error: NatsError | None = None
         """What the server said before it ended the connection: a better cause than "end of stream"."""
-        self.reader: ClientThread | None = None
+        self.reader: ReadsFor | None = None
+        """Lets a caller read for itself; None until the link comes to life."""
+        self.thread: ClientThread | None = None
+        """The reader's."""
         self._wake = wake
         self._losses: list[Loss] = []
 
@@ -161,8 +176,10 @@ class Link:
 
         Blocks until the reader has ended: it never waits for anything but its socket, which is shut down.
         """
-        if self.reader is not None and self.reader.ident is not None:
-            self.reader.join(_READER_TIMEOUT)
+        if self.reader is not None:
+            self.reader.let_go()
+        if self.thread is not None and self.thread.ident is not None:
+            self.thread.join(_READER_TIMEOUT)
         self.transport.close()
 
     def fail_waiters(self, error: NatsError) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from natsync.errors import BadHeaderError, BadSubjectError, BadSubscriptionError
 from natsync.headers import Headers
@@ -33,7 +33,7 @@ class Msg:
         BadHeaderError: A header cannot be written.
     """
 
-    __slots__ = ("_block", "_headers", "data", "reply", "subject", "subscription")
+    __slots__ = ("_headers", "data", "reply", "subject", "subscription")
 
     subject: str
     data: bytes
@@ -49,8 +49,9 @@ class Msg:
         self.data = as_bytes(data)
         self.reply = reply
         self.subscription = None
-        self._block: bytes | None = None
-        self._headers = None if headers is None else headers if isinstance(headers, Headers) else Headers(headers)
+        self._headers: bytes | Headers | None
+        """Those of a received message are the bytes of their block, until somebody asks for them."""
+        self.headers = headers
 
     @property
     def headers(self) -> Headers | None:
@@ -58,19 +59,20 @@ class Msg:
 
         A block that cannot be read gives None, and is reported to `error_cb` as `BadHeaderError`.
         """
-        block = self._block
-        if block is not None:  # several threads may look at once: then each reads it, and all see the same
-            try:
-                self._headers = parse_header_block(block)
-            except BadHeaderError as exc:
-                if self.subscription is not None:
-                    self.subscription._report(exc)
-            self._block = None
-        return self._headers
+        headers = self._headers
+        if type(headers) is not bytes:
+            return headers  # type: ignore[return-value]
+        read = None  # several threads may look at once: then each reads the block, and all see the same
+        try:
+            read = parse_header_block(headers)
+        except BadHeaderError as exc:
+            if self.subscription is not None:
+                self.subscription._report(exc)
+        self._headers = read
+        return read
 
     @headers.setter
     def headers(self, headers: HeadersLike | None) -> None:
-        self._block = None
         self._headers = None if headers is None else headers if isinstance(headers, Headers) else Headers(headers)
 
     def respond(self, data: DataLike = b"", *, headers: HeadersLike | None = None) -> None:
@@ -101,11 +103,14 @@ class Msg:
 
 def from_operation(operation: MsgOp, subscription: Subscription | None) -> Msg:
     """Make the user's message of the parser's tuple; on the consumer's thread, so that the reader has less to do."""
-    msg = Msg.__new__(Msg)
-    _, msg.subject, msg.reply, msg._block, msg.data = operation
-    msg._headers = None
+    msg = new_msg(Msg)
+    _, msg.subject, msg.reply, msg._headers, msg.data = operation
     msg.subscription = subscription
     return msg
+
+
+new_msg = cast("Callable[[type[Msg]], Msg]", object.__new__)
+"""Makes an empty message, for those who fill it as `from_operation` does and cannot afford to call it."""
 
 
 def _rebuild(subject: str, data: bytes, reply: str | None, headers: Headers | None) -> Msg:

@@ -11,16 +11,15 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from natsync.core.message import Msg, from_operation
 from natsync.core.registry import Registry
+from natsync.core.reply import ReplyWaiter, Round
 from natsync.core.sink import Sink
-from natsync.errors import NatsError, NoRespondersError
-from natsync.locks import Latch
+from natsync.errors import NatsError
 from natsync.nuid import next_nuid
-from natsync.protocol.header_block import is_no_responders
 from natsync.protocol.operations import MsgOp
+from natsync.subjects import encode_subject
 
-__all__ = ["Mux", "ReplyWaiter", "Waiter", "read_reply"]
+__all__ = ["Mux", "Waiter"]
 
 
 class Waiter(Protocol):
@@ -28,6 +27,8 @@ class Waiter(Protocol):
 
     lasting: bool
     """Stays in the table after a reply."""
+    token: str
+    """The last part of its reply subject; "" before it is registered."""
 
     def is_awaited(self, thread: int) -> bool:
         """Whether somebody wants a reply, so that a drain waits too; not if it is `thread`, which drains."""
@@ -37,48 +38,6 @@ class Waiter(Protocol):
 
     def fail(self, error: NatsError) -> None:
         """No reply will come."""
-
-
-class ReplyWaiter:
-    """A thread that waits for one reply."""
-
-    __slots__ = ("_latch", "_operation", "error")
-    lasting = False
-
-    def __init__(self) -> None:
-        self._latch = Latch()
-        self._operation: MsgOp | None = None
-        self.error: NatsError | None = None
-
-    def is_awaited(self, thread: int) -> bool:
-        return True
-
-    def reply(self, operation: MsgOp) -> None:
-        self._operation = operation
-        self._latch.open()
-
-    def fail(self, error: NatsError) -> None:
-        self.error = error
-        self._latch.open()
-
-    def wait(self, timeout: float) -> MsgOp | None:
-        """Return the reply, or None if none came within `timeout` seconds; raise the failure."""
-        if not self._latch.wait(timeout) and self._operation is None:
-            return None
-        if self.error is not None:
-            raise self.error
-        return self._operation
-
-
-def read_reply(operation: MsgOp, subject: str) -> Msg:
-    """Make the reply's message.
-
-    Raises:
-        NoRespondersError: It is the server's word that nobody listens on the request's subject.
-    """
-    if is_no_responders(operation[3], operation[4]):
-        raise NoRespondersError(f"nobody listens on {subject!r}", subject=subject)
-    return from_operation(operation, None)
 
 
 class Mux(Sink):
@@ -93,25 +52,34 @@ class Mux(Sink):
         inbox = f"{prefix}.{next_nuid()}"
         super().__init__(registry.next_sid(), f"{inbox}.*", None, msgs_limit=-1, bytes_limit=-1, max_msgs=None)
         self._registry = registry
-        self._inbox = f"{inbox}."
-        self._skip = len(self._inbox)
+        self._encoded_inbox = encode_subject(f"{inbox}.")
+        self._skip = len(inbox) + 1
         self._tokens = itertools.count(1)
         self._waiters: dict[str, Waiter] = {}
+        self._round: Round | None = None
         self._subscribed = False
         self._set_up = threading.Lock()
         self.on_leave: Callable[[], None] = _nothing
         """Called when a waiter has gone; whoever drains looks then whether all have."""
 
-    def enter(self, waiter: Waiter) -> tuple[str, str]:
-        """Register a waiter; returns its token and the reply subject. Publish only after this."""
+    def enter(self, waiter: Waiter) -> bytes:
+        """Register a waiter and give it its token; returns the reply subject, encoded. Publish only after this.
+
+        The token comes first, so that a caller whom Ctrl-C strikes in between knows what to take out.
+        """
         if not self._subscribed:
             with self._set_up:
                 if not self._subscribed:
                     self._registry.add(self)
                     self._subscribed = True
-        token = str(next(self._tokens))
+        token = waiter.token = str(next(self._tokens))
+        inbox = b"%b%b" % (self._encoded_inbox, token.encode())
         self._waiters[token] = waiter
-        return token, self._inbox + token
+        return inbox
+
+    def is_alone(self) -> bool:
+        """Say whether at most one waiter is registered."""
+        return len(self._waiters) <= 1
 
     def leave(self, token: str) -> bool:
         """Take a waiter out; True for whoever did, who then completes it."""
@@ -122,11 +90,26 @@ class Mux(Sink):
 
     def deliver(self, batch: list[MsgOp], size: int) -> None:
         waiters = self._waiters
+        threads: list[ReplyWaiter] = []
         for operation in batch:
             token = operation[1][self._skip :]
             waiter = waiters.get(token)
-            if waiter is not None and (waiter.lasting or self.leave(token)):
+            if waiter is None or not (waiter.lasting or self.leave(token)):
+                continue
+            if type(waiter) is ReplyWaiter:
+                waiter.answer(operation)
+                threads.append(waiter)
+            else:
                 waiter.reply(operation)
+        if len(threads) > 1:
+            self._round = Round(threads)
+        if threads:
+            threads[0].wake()
+
+    @property
+    def has_round(self) -> bool:
+        """Whether threads that wake one another are at it, the last of which sends what they ask."""
+        return self._round is not None and self._round.is_under_way
 
     def fail_all(self, make: Callable[[], NatsError]) -> None:
         """Fail every waiter; a request that registers later fails in publishing."""

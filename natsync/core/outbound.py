@@ -104,13 +104,13 @@ class Outbound:
 
     # Putting: any thread.
 
-    def put(self, frame: bytes, payload: int, *, push: bool = False, deadline: Deadline | None = None) -> bool:
+    def put(self, frame: bytes, payload: int, *, wake: bool = True, deadline: Deadline | None = None) -> bool:
         """Take a whole publish; say False when the client is dormant, and must connect first.
 
         Args:
             frame: The encoded command.
             payload: Bytes of headers and data, for the statistics.
-            push: The caller is about to wait for the answer: send at once, on this thread, if nobody else is sending.
+            wake: Have it sent soon. Without it the caller is about to wait for the answer, and calls `push` at once.
             deadline: The longest wait for room; None for `write_timeout`.
 
         Raises:
@@ -120,14 +120,15 @@ class Outbound:
         """
         size = len(frame)
         with self._lock:
-            fits = self._size + size <= self._limit
-            if fits:
-                self._append_locked(frame, size, payload, wake=not push)
-        if not fits and not self._put_when_fits(frame, payload, deadline):
-            return False
-        if push:
-            self.push()
-        return True
+            if self._size + size <= self._limit:
+                self._frames.append(frame)
+                self._size += size
+                self.out_msgs += 1
+                self.out_bytes += payload
+                if wake and self._asleep:
+                    self._wake_locked()
+                return True
+        return self._put_when_fits(frame, payload, deadline)
 
     def put_control(self, frame: bytes, generation: int) -> None:
         """Take a SUB, UNSUB or PONG of a link; dropped if that is not the present one. Never waits, never fails."""
@@ -137,13 +138,13 @@ class Outbound:
                 self._size += len(frame)
                 self._wake_locked()
 
-    def put_ping(self, waiter: PingWaiter | None, *, park: bool = False, push: bool = False) -> None:
+    def put_ping(self, waiter: PingWaiter | None, *, park: bool = False, wake: bool = True) -> None:
         """Take a PING; its waiter enters the queue of PONGs when it is sent.
 
         Args:
             waiter: Told of the PONG or the loss; None for a keep-alive.
             park: Without a connection, keep the waiter for the next one; else raise.
-            push: As in `put`.
+            wake: As in `put`.
 
         Raises:
             ConnectionReconnectingError: There is no connection, and `park` is false.
@@ -154,7 +155,7 @@ class Outbound:
                 self._has_pings = True
                 self._frames.append(PingFrame(waiter))
                 self._size += len(PING_COMMAND)
-                if not push:
+                if wake:
                     self._wake_locked()
             elif self._mode is Mode.SHUT and self._refusal is not None:
                 raise self._refusal()
@@ -162,23 +163,12 @@ class Outbound:
                 self._parked.append(waiter)
             else:
                 raise ConnectionReconnectingError("there is no connection at present; natsync is on its way back")
-        if push:
-            self.push()
 
     def unpark(self, waiter: PingWaiter) -> None:
         """Forget a waiter that gave up before there was a connection."""
         with self._lock:
             if waiter in self._parked:
                 self._parked.remove(waiter)
-
-    def _append_locked(self, frame: bytes, size: int, payload: int, *, wake: bool) -> None:
-        self._frames.append(frame)
-        self._size += size
-        self.out_msgs += 1
-        self.out_bytes += payload
-        if wake and self._asleep:
-            self._wakeup.set()
-            self._asleep = False
 
     def _wake_locked(self) -> None:
         if self._asleep:
@@ -193,7 +183,11 @@ class Outbound:
                 # A frame larger than the whole limit goes alone.
                 alone = self._mode is Mode.LIVE and self._refusal is None and self._size == 0
                 if alone or self._size + size <= self._limit:
-                    self._append_locked(frame, size, payload, wake=True)
+                    self._frames.append(frame)
+                    self._size += size
+                    self.out_msgs += 1
+                    self.out_bytes += payload
+                    self._wake_locked()
                     return True
                 if self._refusal is not None:
                     raise self._refusal()

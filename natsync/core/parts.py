@@ -14,13 +14,14 @@ from natsync.core.connector import Connector
 from natsync.core.dispatcher import Dispatcher
 from natsync.core.event_lane import EventLane
 from natsync.core.lifecycle import Lifecycle
-from natsync.core.link import Link
+from natsync.core.link import Link, PingWaiter
 from natsync.core.mux import Mux
 from natsync.core.outbound import Outbound
 from natsync.core.read_sink import ReadSink
 from natsync.core.reader import Traffic
 from natsync.core.registry import Registry
-from natsync.core.request_future import FutureTimer
+from natsync.core.reply import ReplyWaiter
+from natsync.core.request_future import FutureTimer, RequestFuture
 from natsync.core.sink import Sink
 from natsync.deadline import Deadline
 from natsync.errors import ConnectionClosedError, NatsError, PermissionsError, SlowConsumerError
@@ -97,6 +98,22 @@ class Parts:
         self.is_forked = False
         self._drops_lock = threading.Lock()
 
+    # Waiting.
+
+    def push_and_read_for(self, waiter: PingWaiter | ReplyWaiter | RequestFuture, patience: float) -> None:
+        """Send what waits to be sent, and receive on the calling thread if the answer comes within a moment."""
+        link = self.link
+        if link is None or link.reader is None:
+            self.outbound.push()
+        else:
+            link.reader.push_and_read_for(waiter, patience)
+
+    def about_to_wait(self) -> None:
+        """Note that the caller waits for what the reader brings: in a signal handler, it may be reading itself."""
+        link = self.link
+        if link is not None and link.reader is not None:
+            link.reader.let_go(threading.get_ident())
+
     # Subscriptions.
 
     def enter(self, sink: Sink, subscription: Any) -> None:
@@ -106,6 +123,7 @@ class Parts:
             ConnectionClosedError: The client was closed in the meantime.
         """
         sink.subscription = subscription
+        sink.on_wait = self.about_to_wait
         sink.on_slow = lambda: self._report_slow(sink)
         sink.on_last = lambda server_knows: self._retire(sink, tell=not server_knows)
         if not self.registry.add(sink):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from natsync.core.engine import Engine
 from natsync.core.facts import Facts
 from natsync.core.message import DataLike, HeadersLike, Msg, as_bytes
-from natsync.core.mux import ReplyWaiter, read_reply
+from natsync.core.reply import ReplyWaiter, read_reply
 from natsync.core.request_future import RequestFuture
 from natsync.core.request_many import Replies
 from natsync.core.subscription import check_count, check_timeout
@@ -32,6 +32,8 @@ from natsync.subjects import check_publish_subject, encode_subject
 __all__ = ["Publisher"]
 
 _MANY_SUBJECTS = 1024
+# A thread that waits for a reply looks after so many seconds whether its request was sent.
+_LOOK_AGAIN = 1.0
 
 
 class Publisher(Facts):
@@ -67,7 +69,8 @@ class Publisher(Facts):
             NatsTimeoutError: `pending_size` bytes have been waiting for `write_timeout` seconds.
             ConnectionClosedError, ConnectionDrainingError: The client takes no more.
         """
-        self._send(subject, data, reply, headers)
+        frame, size = self._encode(subject, data, None if reply is None else self._encode_reply(reply), headers)
+        self._put(frame, size)
 
     def publish_msg(self, msg: Msg) -> None:
         """Publish a message object: its subject, data, reply and headers.
@@ -75,34 +78,27 @@ class Publisher(Facts):
         Raises:
             Others: As `publish`.
         """
-        self._send(msg.subject, msg.data, msg.reply, msg.headers)
+        self.publish(msg.subject, msg.data, reply=msg.reply, headers=msg.headers)
 
-    def _send(
-        self,
-        subject: str,
-        data: DataLike,
-        reply: str | None,
-        headers: HeadersLike | None,
-        *,
-        wait: Deadline | None = None,
-    ) -> None:
-        """Encode and hand over; with `wait` the caller waits for the answer until then, so that it sends at once."""
-        engine = self._engine
+    def _encode(
+        self, subject: str, data: DataLike, reply: bytes | None, headers: HeadersLike | None
+    ) -> tuple[bytes, int]:
+        """Return the frame, and its bytes of headers and data."""
         payload = data if type(data) is bytes else as_bytes(data)
         to = self._subjects.get(subject) or self._learn(subject)
-        reply_to = None if reply is None else self._subjects.get(reply) or _encode_reply(reply)
-        size = len(payload)
         if headers is None:
-            frame = encode_pub(to, reply_to, payload)
-        else:
-            block = self._encode_headers(headers)
-            size += len(block)
-            frame = encode_hpub(to, reply_to, block, payload)
+            return encode_pub(to, reply, payload), len(payload)
+        block = self._encode_headers(headers)
+        return encode_hpub(to, reply, block, payload), len(block) + len(payload)
+
+    def _put(self, frame: bytes, size: int, *, wait: Deadline | None = None) -> None:
+        """Hand a frame over; with `wait` the caller waits for the answer until then, and pushes the buffer itself."""
+        engine = self._engine
         while True:
             if size > engine.max_payload and engine.max_payload:
                 engine.check_open()
                 raise MaxPayloadError(size, engine.max_payload)
-            if engine.outbound.put(frame, size, push=wait is not None, deadline=wait):
+            if engine.outbound.put(frame, size, wake=wait is None, deadline=wait):
                 return
             engine.awake()
 
@@ -112,6 +108,13 @@ class Publisher(Facts):
             self._subjects.clear()
         encoded = self._subjects[subject] = encode_subject(subject)
         return encoded
+
+    def _encode_reply(self, reply: str) -> bytes:
+        known = self._subjects.get(reply)
+        if known is not None:
+            return known
+        check_publish_subject(reply, "reply")
+        return encode_subject(reply)
 
     def _encode_headers(self, headers: HeadersLike) -> bytes:
         info = self._engine.info
@@ -143,12 +146,20 @@ class Publisher(Facts):
         engine = self._ready_to_wait()
         deadline = self._deadline(timeout, self._options.request_timeout)
         waiter = ReplyWaiter()
-        token, inbox = engine.mux.enter(waiter)
         try:
-            self._send(subject, data, inbox, headers, wait=deadline)
-            operation = waiter.wait(deadline.remaining())
+            inbox = engine.mux.enter(waiter)
+            frame, size = self._encode(subject, data, inbox, headers)
+            self._put(frame, size, wait=deadline)
+            if not engine.mux.has_round:
+                engine.push_and_read_for(waiter, deadline.remaining())
+            while not waiter.wait(min(deadline.remaining(), _LOOK_AGAIN)) and not deadline.expired:
+                engine.outbound.push()  # whoever was to send it may have been taken away by Ctrl-C
         finally:
-            engine.mux.leave(token)
+            engine.mux.leave(waiter.token)
+            waiter.leave()
+            if waiter.is_last:
+                engine.outbound.push()
+        operation = waiter.result()
         if operation is None:
             raise NatsTimeoutError(f"no reply from {subject!r} within {deadline.timeout} s", timeout=deadline.timeout)
         return read_reply(operation, subject)
@@ -169,9 +180,14 @@ class Publisher(Facts):
         """
         engine = self._ready()
         deadline = self._deadline(timeout, self._options.request_timeout)
-        future = RequestFuture(engine.mux, engine.dispatcher, subject, deadline)
+        future = RequestFuture(engine, subject, deadline)
         try:
-            self._send(subject, data, future.inbox, headers, wait=deadline)
+            frame, size = self._encode(subject, data, future.inbox, headers)
+            if engine.mux.is_alone():
+                self._put(frame, size, wait=deadline)
+                engine.outbound.push()
+            else:  # others are under way: whoever waits for one of them sends all, or else the supervisor does
+                self._put(frame, size)
             engine.timer.add(future)
         except BaseException:
             engine.mux.leave(future.token)
@@ -215,9 +231,12 @@ class Publisher(Facts):
             check_count("max_msgs", max_msgs)
         if stall is not None:
             check_timeout("stall", stall)
+        engine.about_to_wait()
         replies = Replies(engine.mux, subject, deadline=deadline, max_msgs=max_msgs, stall=stall, sentinel=sentinel)
         try:
-            self._send(subject, data, replies.inbox, headers, wait=deadline)
+            frame, size = self._encode(subject, data, replies.inbox, headers)
+            self._put(frame, size, wait=deadline)
+            engine.outbound.push()
         except BaseException:
             replies.close()
             raise
@@ -231,13 +250,14 @@ class Publisher(Facts):
 
     def _ready(self) -> Engine:
         engine = self._engine
-        engine.check_open()
-        engine.awake()
+        if engine.link is None or engine.close_wanted:
+            engine.check_open()
+            engine.awake()
         return engine
 
     def _ready_to_wait(self) -> Engine:
         engine = self._ready()
-        if on_thread_of(engine, "supervisor"):
+        if engine.link is None and on_thread_of(engine, "supervisor"):
             raise ConnectionReconnectingError(
                 "a callback that natsync asks while connecting cannot wait for the connection being made"
             )
@@ -248,8 +268,3 @@ class Publisher(Facts):
             return Deadline(default)
         check_timeout("timeout", timeout)
         return Deadline(timeout)
-
-
-def _encode_reply(reply: str) -> bytes:
-    check_publish_subject(reply, "reply")
-    return encode_subject(reply)

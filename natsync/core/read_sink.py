@@ -28,13 +28,19 @@ class ReadSink(Sink):
         self._loops: list[int] = []
         self._refusal: NatsError | None = None
 
-    def next(self, deadline: Deadline) -> MsgOp:
-        """Return the next message, waiting for it.
+    def next(self, timeout: float | None) -> MsgOp:
+        """Return the next message, waiting for it at most `timeout` seconds; None for ever.
 
         Raises:
             NatsTimeoutError: None came in time.
             NatsError: The sink has ended, or the server refused the subscription.
         """
+        with self._lock:
+            if self._queue and self._last is None and self._end is None:
+                return self._take_locked()
+        return self._next_or_end(Deadline(timeout))
+
+    def _next_or_end(self, deadline: Deadline) -> MsgOp:
         while True:
             latch = Latch()
             operation: MsgOp | None = None
@@ -65,6 +71,7 @@ class ReadSink(Sink):
     def _wait(self, latch: Latch, deadline: Deadline) -> None:
         came = False
         try:
+            self.on_wait()
             came = latch.wait(deadline.remaining())
         finally:
             if not came:

@@ -1,7 +1,9 @@
 """The reader: bytes in, messages and signals out.
 
-Knows operations and where each kind goes. Never runs user code, never waits for a consumer, and takes no lock that is
-held across a wait: a server that is blocked in writing to us must always find us reading.
+Knows operations and where each kind goes. A caller that waits for an answer may do the reader's work until it has come,
+on its own thread, which saves two switches of threads; the reading token says whose turn it is. Never runs user code,
+never waits for a consumer, and takes no lock that is held across a wait: a server that is blocked in writing to us must
+always find us reading.
 """
 
 from __future__ import annotations
@@ -10,9 +12,12 @@ import logging
 from collections.abc import Iterable
 from typing import Protocol
 
+from natsync.core.gate import Gate
 from natsync.core.link import Link
 from natsync.core.outbound import Outbound
+from natsync.core.reading import ReadingToken, Turn
 from natsync.core.registry import Registry
+from natsync.deadline import Deadline
 from natsync.errors import NatsConnectionError, NatsError
 from natsync.protocol.commands import PONG_COMMAND
 from natsync.protocol.info import ServerInfo, parse_info
@@ -22,6 +27,11 @@ from natsync.protocol.server_errors import parse_error
 __all__ = ["Listener", "Reader", "Traffic"]
 
 _log = logging.getLogger("natsync.reader")
+
+# A caller reads for itself for so many seconds; what takes longer is not hurt by a switch of threads.
+_MOMENT = 0.005
+# The reader finds bytes and another thread at work on them: it looks again after so many seconds at the latest.
+_LOOK_AGAIN = 0.05
 
 
 class Listener(Protocol):
@@ -40,6 +50,12 @@ class Traffic:
         self.bytes = 0
 
 
+class Awaited(Protocol):
+    """What a caller waits for."""
+
+    answered: bool
+
+
 class Reader:
     """Reads one link until its stream ends.
 
@@ -54,13 +70,20 @@ class Reader:
         self._outbound = outbound
         self._listener = listener
         self._traffic = traffic
+        self._turn = Turn()
+        self._token = ReadingToken(self._turn)  # nobody reads before the early operations are routed
+
+    # The reader's thread.
 
     def run(self) -> None:
         """The thread's loop; whatever ends it ends the link."""
         link = self._link
         try:
             self._route(link.early)
-            self._read(link)
+            if link.transport.gate is None:
+                self._read_alone()
+            else:
+                self._read_in_turn(link.transport.gate)
         except NatsError as exc:
             link.lose(exc)
         except Exception as exc:
@@ -69,17 +92,98 @@ class Reader:
             error.__cause__ = exc
             link.lose(error)
 
-    def _read(self, link: Link) -> None:
-        recv = link.transport.recv
-        feed = link.parser.feed
-        route = self._route
+    def _read_alone(self) -> None:
+        recv = self._link.transport.recv
         while True:
-            data = recv()
-            if not data:
-                raise NatsConnectionError("the server closed the connection", server=link.url)
-            route(feed(data))
-            if link.parser.error is not None:
-                raise link.parser.error
+            self._take_in(recv())
+
+    def _read_in_turn(self, gate: Gate) -> None:
+        token, turn = self._token, self._turn
+        recv_now = self._link.transport.recv_now
+        token.busy = True
+        while True:
+            data = recv_now()
+            if data is not None:
+                self._take_in(data)
+            token.give_back(turn)
+            gate.wait()
+            while not (token.take(turn) and token.begin(turn)):
+                token.wait_returned(_LOOK_AGAIN)
+
+    def _take_in(self, data: bytes | None) -> None:
+        link = self._link
+        if not data:
+            raise NatsConnectionError("the server closed the connection", server=link.url)
+        self._route(link.parser.feed(data))
+        if link.parser.error is not None:
+            raise link.parser.error
+
+    # A caller's thread.
+
+    def push_and_read_for(self, waiter: Awaited, patience: float) -> None:
+        """Send what waits to be sent, and do the reader's work on this thread until the answer has come.
+
+        Only if nobody else is at work, and for a moment at most: the caller looks, and waits, for itself afterwards. A
+        link that is lost here is only reported as lost.
+
+        Args:
+            waiter: Whose answer.
+            patience: Seconds that the caller has; less than a moment or more.
+        """
+        gate = self._link.transport.gate
+        turn = Turn()
+        try:
+            if gate is None or not self._token.take(turn):
+                self._outbound.push()
+                self.let_go(turn.thread)
+                return
+            gate.shut()  # before anything is sent: the answer may be faster than the way back from the system call
+            self._outbound.push()
+            self._read_until(waiter, turn, max(0.0, min(patience, _MOMENT)))
+        except NatsError as exc:
+            self._link.lose(exc)
+        finally:
+            if gate is not None and self._token.holder is turn:
+                self._surely_give_back(turn, gate)
+
+    def _read_until(self, waiter: Awaited, turn: Turn, patience: float) -> None:
+        token, transport = self._token, self._link.transport
+        deadline: Deadline | None = None
+        while transport.wait_readable(patience) and token.begin(turn):
+            data = transport.recv_now()
+            if data is not None:
+                self._take_in(data)
+            token.busy = False
+            if waiter.answered:
+                return
+            deadline = deadline or Deadline(patience)  # others' messages came
+            patience = deadline.remaining()
+
+    def _surely_give_back(self, turn: Turn, gate: Gate) -> None:
+        interrupt: BaseException | None = None
+        while self._token.holder is turn:
+            try:
+                if self._token.busy and not self._link.is_lost:  # Ctrl-C: what was read may be lost
+                    self._link.lose(NatsConnectionError("a thread was interrupted while it was reading"))
+                gate.open()
+                self._token.give_back(turn)
+            except BaseException as exc:  # Ctrl-C, just here
+                interrupt = exc
+        if interrupt is not None:
+            raise interrupt
+
+    def let_go(self, thread: int | None = None) -> None:
+        """Have the reader's own thread read again, if the thread that reads for itself only waits for bytes.
+
+        Args:
+            thread: Only if it is this one, which is about to wait for something else: so it is in a signal handler, or
+                Ctrl-C has kept it from ending its turn.
+        """
+        gate = self._link.transport.gate
+        if gate is not None and self._token.holder is not None and self._token.revoke(thread):
+            gate.open()
+
+    # Routing: whoever holds the token.
 
     def _route(self, operations: Iterable[Operation]) -> None:
         batch: list[MsgOp] = []

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from natsync.core.dispatcher import Dispatcher
 from natsync.core.message import Msg
-from natsync.core.mux import Mux, read_reply
+from natsync.core.mux import Mux
+from natsync.core.reply import read_reply
 from natsync.core.threads import ClientThread
 from natsync.deadline import Deadline
 from natsync.errors import NatsError, NatsTimeoutError
@@ -25,20 +26,41 @@ from natsync.protocol.operations import MsgOp
 __all__ = ["FutureTimer", "RequestFuture"]
 
 
+class Asks(Protocol):
+    """The parts that a future needs."""
+
+    mux: Mux
+    dispatcher: Dispatcher
+
+    def push_and_read_for(self, waiter: Any, patience: float) -> None: ...
+
+
 class RequestFuture(Future[Msg]):
     """The answer to one request, when it comes. `cancel()` works until then."""
 
     lasting = False
 
-    def __init__(self, mux: Mux, dispatcher: Dispatcher, subject: str, deadline: Deadline) -> None:
+    def __init__(self, parts: Asks, subject: str, deadline: Deadline) -> None:
         super().__init__()
-        self._mux = mux
-        self._dispatcher = dispatcher
+        self._parts = parts
         self._subject = subject
         self.timeout = deadline.timeout
         self.expires_at = deadline.at
-        self.token = ""  # the timer may look before the next line is done
-        self.token, self.inbox = mux.enter(self)
+        self.answered = False
+        self.token = ""
+        self.inbox = parts.mux.enter(self)
+
+    def result(self, timeout: float | None = None) -> Msg:
+        """Return the reply; blocks until it is there, at most `timeout` seconds; None: until the request has timed out.
+
+        Raises:
+            concurrent.futures.TimeoutError: Not within `timeout`.
+            concurrent.futures.CancelledError: It was cancelled.
+            NatsError: What `request` would raise.
+        """
+        if not self.answered:
+            self._parts.push_and_read_for(self, math.inf if timeout is None else timeout)
+        return super().result(timeout)
 
     # Whoever takes the future out of the mux's table completes it, so none of these meets a future that is done.
 
@@ -47,27 +69,29 @@ class RequestFuture(Future[Msg]):
 
     def reply(self, operation: MsgOp) -> None:
         """The reader: the answer."""
-        self.set_running_or_notify_cancel()
         try:
-            self.set_result(read_reply(operation, self._subject))
+            msg = read_reply(operation, self._subject)
         except NatsError as exc:
-            self.set_exception(exc)
+            self.fail(exc)
+        else:
+            self.answered = True
+            self.set_result(msg)
 
     def fail(self, error: NatsError) -> None:
         """Nobody will answer."""
-        self.set_running_or_notify_cancel()
+        self.answered = True
         self.set_exception(error)
 
     def expire(self) -> None:
         """The timer: the time is over."""
-        if self._mux.leave(self.token):
+        if self._parts.mux.leave(self.token):
             self.fail(
                 NatsTimeoutError(f"no reply from {self._subject!r} within {self.timeout} s", timeout=self.timeout)
             )
 
     def cancel(self) -> bool:
         """Give the request up, if it is not answered yet; its reply is ignored."""
-        if not self._mux.leave(self.token):
+        if not self._parts.mux.leave(self.token):
             return self.cancelled()
         super().cancel()
         self.set_running_or_notify_cancel()  # tells concurrent.futures.wait
@@ -78,10 +102,10 @@ class RequestFuture(Future[Msg]):
 
         Once the client is closed it is called at once, on the calling thread.
         """
-        self._dispatcher.add_for_futures()
+        self._parts.dispatcher.add_for_futures()
 
         def call(future: Future[Msg]) -> None:
-            if not self._dispatcher.submit_if_open(partial(fn, future)):
+            if not self._parts.dispatcher.submit_if_open(partial(fn, future)):
                 fn(future)
 
         super().add_done_callback(call)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from natsync.core.message import Msg
-from natsync.core.mux import Mux, read_reply
+from natsync.core.mux import Mux
 from natsync.core.read_sink import ReadSink
+from natsync.core.reply import read_reply
 from natsync.core.sink import size_of
 from natsync.deadline import Deadline
 from natsync.errors import BadSubscriptionError, NatsError, NatsTimeoutError
@@ -23,6 +24,7 @@ class _Inbox:
     lasting = True
 
     def __init__(self, subject: str, deadline: Deadline) -> None:
+        self.token = ""
         self.deadline = deadline
         self.reader: int | None = None
         """The thread that is in a loop over the replies."""
@@ -67,7 +69,7 @@ class Replies(Iterator[Msg]):
         self._first = True
         self._closed = False
         self._inbox = _Inbox(subject, deadline)
-        self._token, self.inbox = mux.enter(self._inbox)
+        self.inbox = mux.enter(self._inbox)
 
     def __next__(self) -> Msg:
         self._inbox.reader = threading.get_ident()
@@ -97,7 +99,7 @@ class Replies(Iterator[Msg]):
         if self._stall is not None and not self._first and self._stall < deadline.remaining():
             deadline = Deadline(self._stall)
         try:
-            return sink.next(deadline)
+            return sink.next(deadline.remaining())
         except NatsTimeoutError:
             return None
         except NatsError:
@@ -108,7 +110,7 @@ class Replies(Iterator[Msg]):
     def close(self) -> None:
         """Forget the request; any number of times, from any thread."""
         self._closed = True
-        self._mux.leave(self._token)
+        self._mux.leave(self._inbox.token)
         self._inbox.sink.end(_ended)
 
     def __enter__(self) -> Replies:
@@ -121,9 +123,9 @@ class Replies(Iterator[Msg]):
 
     def __del__(self) -> None:
         # A loop that was left early; takes no lock.
-        token = getattr(self, "_token", None)
-        if token is not None:
-            self._mux.forget(token)
+        inbox = getattr(self, "_inbox", None)
+        if inbox is not None:
+            self._mux.forget(inbox.token)
 
 
 def _ended() -> NatsError:

@@ -37,13 +37,14 @@ def restore(parts: Parts, link: Link, kind: type[Event]) -> None:
     dropped = outbound.begin(link)
     parts.dropped_msgs += dropped.msgs
     reader = Reader(link, registry=parts.registry, outbound=outbound, listener=parts, traffic=parts.traffic)
-    link.reader = ClientThread(parts, parts.label, "reader", reader.run)
+    link.thread = ClientThread(parts, parts.label, "reader", reader.run)
     try:
-        link.reader.start()
+        link.thread.start()
     except RuntimeError as exc:  # no more threads: a limit of the system, or the interpreter is about to end
         raise NatsConnectionError(f"the reader cannot be started: {exc}", server=link.url) from exc
     _send_commands(parts, link)
     _flush_buffer(parts, link)
+    link.reader = reader
     link.server.attempts = 0
     link.server.auth_error = None
     parts.force_wanted = False  # whoever wished for a new connection has it; from here on it is a new wish

@@ -91,6 +91,8 @@ class Sink:
         """An UNSUB is sent; the sink is not revived by a reconnect. Set under the registry's lock."""
         self.on_slow: Callable[[], None] = _nothing
         """Called by the reader when an episode of dropping begins; must not wait."""
+        self.on_wait: Callable[[], None] = _nothing
+        """Called by whoever is about to wait for a message."""
         self.on_last: Callable[[bool], None] = _ignore
         """Called once, when nothing more is taken in; with whether the server knows by itself. Must not wait."""
         self._lock = threading.Lock()

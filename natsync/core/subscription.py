@@ -108,7 +108,7 @@ class Subscription(AbstractContextManager["Subscription"]):
         """
         if timeout is not None and not isinstance(timeout, (int, float)):
             raise ConfigError(f"timeout takes seconds as a number, or None, not {timeout!r}", option="timeout")
-        return from_operation(self._readable().next(Deadline(timeout)), self)
+        return from_operation(self._readable().next(timeout), self)
 
     def __iter__(self) -> Iterator[Msg]:
         """Iterate over the messages; each step blocks until there is one. Ends when the subscription ends.
@@ -120,12 +120,11 @@ class Subscription(AbstractContextManager["Subscription"]):
         return self._loop(self._readable())
 
     def _loop(self, sink: ReadSink) -> Iterator[Msg]:
-        forever = Deadline(None)
         thread = threading.get_ident()
         sink.enter_loop()
         try:
             while True:
-                yield from_operation(sink.next(forever), self)
+                yield from_operation(sink.next(None), self)
         except (BadSubscriptionError, MaxMessagesError, ConnectionClosedError):
             return
         finally:
@@ -195,6 +194,7 @@ class Subscription(AbstractContextManager["Subscription"]):
                 self._finish_after_pong()
             # else the server has sent all that it will, and the sink is at its last messages
             if not on_thread_of(parts):
+                parts.about_to_wait()
                 self._wait_finished(done, deadline)
         finally:
             self._sink.unwatch(done)
@@ -204,7 +204,7 @@ class Subscription(AbstractContextManager["Subscription"]):
             self._sink.finish(drained)
 
         try:
-            self._parts.outbound.put_ping(PongCallback(finish), push=True)
+            self._parts.outbound.put_ping(PongCallback(finish))
         except NatsError:
             finish()  # without a connection nothing more can come
 

@@ -43,6 +43,7 @@ class TlsTransport:
 
     def __init__(self, tcp: TcpTransport, context: ssl.SSLContext, *, name: str, server: str) -> None:
         self._tcp = tcp
+        self.gate = tcp.gate
         self._name = name
         self._server = server
         self._lock = threading.Lock()
@@ -61,14 +62,12 @@ class TlsTransport:
         self._gone = 0
         """Bytes of plaintext of records that are sent and not yet reported by `send`."""
 
-    # Receiving: one thread.
+    # Receiving: one thread at a time.
 
     def recv(self, timeout: float = math.inf) -> bytes | None:
-        if not self._begun:
-            self._begun = True
-            plain = self._decrypt(None)  # what came along with the end of the handshake
-            if plain is not None:
-                return plain
+        plain = self._begin()
+        if plain is not None:
+            return plain
         deadline = None if timeout == math.inf else Deadline(timeout)
         plain = None
         while plain is None:
@@ -77,6 +76,23 @@ class TlsTransport:
                 return None
             plain = self._decrypt(data)
         return plain
+
+    def recv_now(self) -> bytes | None:
+        plain = self._begin()
+        if plain is None:
+            data = self._tcp.recv_now()
+            if data is not None:
+                plain = self._decrypt(data)
+        return plain
+
+    def wait_readable(self, timeout: float) -> bool:
+        return self._tcp.wait_readable(timeout)
+
+    def _begin(self) -> bytes | None:
+        if self._begun:
+            return None
+        self._begun = True
+        return self._decrypt(None)  # what came along with the end of the handshake
 
     def _decrypt(self, data: bytes | None) -> bytes | None:
         """Take ciphertext in, and return the plaintext of all records that are complete, or None without any."""

@@ -15,6 +15,7 @@ import select
 import socket
 from typing import Protocol
 
+from natsync.core.gate import Gate, make_gate
 from natsync.errors import NatsConnectionError
 
 __all__ = ["TcpTransport", "Transport"]
@@ -31,9 +32,17 @@ class Transport(Protocol):
     """A connected byte stream."""
 
     is_encrypted: bool
+    gate: Gate | None
+    """Where the reader sleeps while another thread receives; None where only the reader can."""
 
     def recv(self, timeout: float = math.inf) -> bytes | None:
         """Return the next bytes, b"" at the end of the stream, or None when `timeout` seconds brought none."""
+
+    def recv_now(self) -> bytes | None:
+        """Return what is there, b"" at the end of the stream, or None when there is nothing; never waits."""
+
+    def wait_readable(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds until `recv_now` may return something."""
 
     def send(self, data: bytes | memoryview) -> int:
         """Send what fits now and return how many bytes that were, perhaps 0; never waits.
@@ -61,6 +70,7 @@ class TcpTransport:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self.gate = make_gate(sock.fileno())
         sock.setblocking(bool(_DONTWAIT))
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -72,6 +82,22 @@ class TcpTransport:
             if (timeout != math.inf or not _DONTWAIT) and not _ready(self._sock, timeout, write=False):
                 return None
             return self._sock.recv(_RECV_SIZE)
+        except (OSError, ValueError) as exc:  # ValueError: closed, and so without a descriptor
+            raise _lost(exc) from exc
+
+    def recv_now(self) -> bytes | None:
+        try:
+            return self._sock.recv(_RECV_SIZE, _DONTWAIT)
+        except BlockingIOError:
+            return None
+        except (OSError, ValueError) as exc:  # ValueError: closed, and so without a descriptor
+            raise _lost(exc) from exc
+
+    def wait_readable(self, timeout: float) -> bool:
+        try:
+            if self.gate is None:
+                return _ready(self._sock, timeout, write=False)
+            return self.gate.poll(timeout)
         except (OSError, ValueError) as exc:  # ValueError: closed, and so without a descriptor
             raise _lost(exc) from exc
 
@@ -96,9 +122,13 @@ class TcpTransport:
             pass  # not connected any more
 
     def close(self) -> None:
+        if self.gate is not None:
+            self.gate.close()
         self._sock.close()
 
     def abandon(self) -> None:
+        if self.gate is not None:
+            self.gate.close()  # the parent's own goes on
         try:
             os.close(self._sock.detach())
         except OSError:

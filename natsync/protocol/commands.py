@@ -37,10 +37,9 @@ def encode_connect(fields: Mapping[str, object]) -> bytes:
 
 def encode_pub(subject: bytes, reply: bytes | None, data: bytes) -> bytes:
     r"""`PUB foo 5\r\nhello\r\n`, or with a reply subject `PUB foo _INBOX.1 5\r\nhello\r\n`."""
-    # Joined rather than formatted: a large payload is copied once, straight to its place.
     if reply is None:
-        return b"".join((b"PUB %b %d\r\n" % (subject, len(data)), data, b"\r\n"))
-    return b"".join((b"PUB %b %b %d\r\n" % (subject, reply, len(data)), data, b"\r\n"))
+        return b"PUB %b %d\r\n%b\r\n" % (subject, len(data), data)
+    return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(data), data)
 
 
 def encode_hpub(subject: bytes, reply: bytes | None, header_block: bytes, data: bytes) -> bytes:
@@ -48,8 +47,8 @@ def encode_hpub(subject: bytes, reply: bytes | None, header_block: bytes, data: 
     header_size = len(header_block)
     size = header_size + len(data)
     if reply is None:
-        return b"".join((b"HPUB %b %d %d\r\n" % (subject, header_size, size), header_block, data, b"\r\n"))
-    return b"".join((b"HPUB %b %b %d %d\r\n" % (subject, reply, header_size, size), header_block, data, b"\r\n"))
+        return b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, header_size, size, header_block, data)
+    return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, header_size, size, header_block, data)
 
 
 def encode_sub(subject: str, queue: str | None, sid: int) -> bytes:

@@ -10,6 +10,7 @@ raises or makes the parser keep more than one message, one line, and the table o
 
 from __future__ import annotations
 
+from itertools import islice, repeat
 from typing import TypeAlias
 
 from natsync.errors import ProtocolError
@@ -42,6 +43,10 @@ _EXCERPT = 48
 # reply subject hardly ever comes twice, so it is left out.
 _KNOWN_LINES = 256
 _KNOWN_LINE_LENGTH = 256
+
+# A run of messages that repeat one line is tried with so many at first, then with more; fewer are not worth the try.
+_FIRST_RUN = 16
+_SHORTEST_RUN = 4
 
 # Smaller pieces of a payload are gathered in one bytearray: kept as objects, they would cost a multiple of their bytes.
 _SMALL_PIECE = 512
@@ -113,6 +118,7 @@ class Parser:
         data, position = self._resume(data, operations)
         append, find, known = operations.append, data.find, self._known.get
         found: _Args | _Rare | None
+        last: _Args | None = None
         while (end := find(b"\n", position)) >= 0:
             line = data[position:end]
             found = known(line)
@@ -136,6 +142,9 @@ class Parser:
                 middle = start + header_size
                 append((sid, subject, reply, data[start:middle], data[middle:stop]))
             position = stop + 2
+            if found is last:
+                position = _take_run(data, position, line, found, operations)
+            last = found
         if position < len(data):
             self._keep_line(data[position:])
 
@@ -175,7 +184,11 @@ class Parser:
         text = line.removesuffix(b"\r")
         word = text[:4].upper()
         if word in (b"MSG ", b"HMSG", b"MSG\t"):
-            args = self._parse_message_line(text, has_header=word == b"HMSG")
+            args = _parse_plain_line(text) or self._parse_message_line(text, has_header=word == b"HMSG")
+            if args[4] > self._max_payload:
+                raise ProtocolError(
+                    f"the server announced {args[4]} bytes of payload; at most {self._max_payload} are taken"
+                )
             if args[2] is None and len(line) <= _KNOWN_LINE_LENGTH:
                 if len(self._known) >= _KNOWN_LINES:
                     self._known.clear()
@@ -209,8 +222,6 @@ class Parser:
         sid, size = _number(words[2]), _number(words[-1])
         if sid < 1 or size < 0 or (header_size is not None and not 0 <= header_size <= size):
             raise ProtocolError(f"the server sent a message line with a wrong number: {_excerpt(text)}")
-        if size > self._max_payload:
-            raise ProtocolError(f"the server announced {size} bytes of payload; at most {self._max_payload} are taken")
         reply = words[3].decode("utf-8", "surrogateescape") if len(words) == 5 else None
         return (sid, words[1].decode("utf-8", "surrogateescape"), reply, header_size, size)
 
@@ -254,6 +265,47 @@ class Parser:
         if header_size is None:
             return (sid, subject, reply, None, body)
         return (sid, subject, reply, body[:header_size], body[header_size:])
+
+
+def _take_run(data: bytes, position: int, line: bytes, args: _Args, operations: list[Operation]) -> int:
+    """Take messages that repeat a line, many at one go, and return the position after them.
+
+    A stream on one subject with payloads of one size is the same bytes between any two payloads, so splitting there is
+    parsing; whatever else comes gives pieces of other lengths, and is left to the loop.
+    """
+    sid, subject, reply, header_size, size = args
+    between = b"".join((_CRLF, line, b"\n"))
+    stride = len(between) + size
+    start = position - len(_CRLF)
+    count = _FIRST_RUN
+    while True:
+        count = min(count, (len(data) - start - len(_CRLF)) // stride)
+        end = start + count * stride
+        if count < _SHORTEST_RUN or not data.startswith(between, end - stride) or not data.startswith(_CRLF, end):
+            break
+        payloads = data[start:end].split(between)
+        if len(payloads) != count + 1 or set(map(len, islice(payloads, 1, None))) != {size} or payloads[0]:
+            break
+        del payloads[0]
+        if header_size is None:
+            operations += zip(repeat(sid), repeat(subject), repeat(reply), repeat(None), payloads)
+        else:
+            operations += [(sid, subject, reply, body[:header_size], body[header_size:]) for body in payloads]
+        start = end
+        count *= 4
+    return start + len(_CRLF)
+
+
+def _parse_plain_line(text: bytes) -> _Args | None:
+    """Read `MSG subject sid size` as servers write it; None for whatever else, which is read with more care."""
+    words = text.split(b" ")
+    if len(words) != 4 or words[0] != b"MSG" or not text.isascii() or b"\t" in text:
+        return None
+    _, subject, sid, size = words
+    if not (subject and sid.isdigit() and size.isdigit() and len(sid) <= _MAX_DIGITS >= len(size)):
+        return None
+    number = int(sid)
+    return (number, subject.decode(), None, None, int(size)) if number else None
 
 
 def _number(word: bytes) -> int:
