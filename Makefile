@@ -18,7 +18,7 @@ PURE := natsync/errors.py,natsync/headers.py,natsync/subjects.py,natsync/nuid.py
 PURE := $(PURE),natsync/events.py,natsync/protocol/*,natsync/policy/*
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format matrix fuzz soak docs dist clean
+.PHONY: help venv demo test check format matrix fuzz soak bench docs dist clean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make matrix   all tests with every Python that is installed"
 	@echo "make fuzz     fuzz the parser for FUZZ_SECONDS (60)"
 	@echo "make soak     random faults for MINUTES (30), reproducible by SEED"
+	@echo "make bench    every client side by side, and the figures of the documentation"
 	@echo "make docs     the documentation, in docs/_build"
 	@echo "make dist     the wheel and the source archive, in dist"
 	@echo "make clean    remove what make made"
@@ -56,6 +57,10 @@ $(VENV)/.dev: $(VENV)/.made setup.cfg
 
 $(VENV)/.docs: $(VENV)/.made setup.cfg
 	$(PIP) --editable ".[docs]"
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.made setup.cfg
+	$(PIP) --editable ".[server,bench]"
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.made setup.cfg
@@ -97,6 +102,9 @@ fuzz: $(VENV)/.fuzz
 soak: $(VENV)/.test
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(ARGS)
+
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build
 
@@ -106,6 +114,6 @@ dist: $(VENV)/.dev
 	$(BIN)/twine check --strict dist/*
 
 clean:
-	rm -rf $(VENV) .tox build dist docs/_build htmlcov *.egg-info .coverage .coverage.*
+	rm -rf $(VENV) .venv-bench .tox build dist docs/_build htmlcov *.egg-info .coverage .coverage.*
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
