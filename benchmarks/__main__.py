@@ -83,9 +83,11 @@ def measure(arguments: argparse.Namespace) -> Results:
     with Bench(keys, rounds=arguments.rounds, seconds=arguments.seconds) as bench:
         bench.results.machine = environments.machine()
         print(*report.heading(bench.results), sep="\n", flush=True)
-        for key in arguments.scenario or scenarios.BY_KEY:
+        for key in arguments.scenario or [each.key for each in scenarios.SCENARIOS]:
+            started = time.monotonic()
             bench.run(scenarios.BY_KEY[key])
-            print(*report.block(bench.results, scenarios.BY_KEY[key]), sep="\n", flush=True)
+            print(*report.block(bench.results, scenarios.BY_KEY[key]), sep="\n")
+            print(f"    in {time.monotonic() - started:.1f} s", flush=True)
     print(*report.goal_lines(bench.results), sep="\n")
     print(f"\nall in {time.monotonic() - begin:.0f} s")
     return bench.results

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HOME = ROOT / ".venv-bench"
 NEWER_THAN = (3, 13)  # what natsio needs
-_BIN = "Scripts" if os.name == "nt" else "bin"
+_BIN, _PYTHON = ("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")
 
 
 class NoEnvironmentError(Exception):
@@ -40,7 +40,7 @@ def python_of(contender: Contender) -> str:
     if not contender.requirements:
         return base
     home = HOME / "-".join([*contender.requirements, version_of(base)])
-    python = home / _BIN / Path(base).with_stem("python").name
+    python = home / _BIN / _PYTHON
     stamp = home / "made"
     if not stamp.exists():
         print(f"making {home.relative_to(ROOT)}", file=sys.stderr)

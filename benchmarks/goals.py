@@ -113,7 +113,10 @@ GOALS = (
     Goal("subscribe 64 KiB, callback, by the floor", ">=", 0.9, _best("callback-64k", (FLOOR,))),
     Goal("subscribe 64 KiB, iteration, by the floor", ">=", 0.9, _best("iteration-64k", (FLOOR,))),
     Goal("places lost over TLS", "<=", 0, _places_over_tls, ""),
-    Goal("10,000 subscriptions, by one", ">=", 0.9, _beside("subscriptions-10000", "callback-16")),
+    Goal(
+        "messages for one of 10,000 subscriptions, by a single one", ">=", 0.9, _beside("one-of-10000", "callback-16")
+    ),
+    Goal("messages for all of 10,000 subscriptions, by one", ">=", 0.9, _beside("subscriptions-10000", "callback-16")),
     Goal("publish from 64 threads, by one", ">=", 0.9, _beside("publish-64-threads", "publish-16")),
     Goal("memory of a pending message of 16 B", "<=", 250, _size("memory-pending"), "bytes"),
     Goal("import, more than ssl, json and threading", "<=", 60, _more_than_floor, "ms"),

@@ -60,7 +60,7 @@ def _remarks(results: Results, scenario: Scenario, metric: str, contender: str) 
         if ratio is not None:
             remarks.append(f"{ratio:8.2f} x")
     if series.lost:
-        remarks.append(f"LOST {series.lost:,} of {series.count * results.rounds:,}")
+        remarks.append(f"LOST {series.lost:,} of {series.sent:,}")
     if series.error is not None:
         remarks.append(f"FAILED: {series.error}")
     return "  ".join(["", *remarks])

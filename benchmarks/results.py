@@ -19,7 +19,7 @@ class Series:
     """The figures of one contender in one scenario: one for each round and metric."""
 
     values: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    count: int = 0
+    sent: int = 0
     lost: int = 0
     error: str | None = None
 

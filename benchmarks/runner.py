@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _FEEDER = "benchmarks.peers.feeder"
 # A subscriber may fall behind as far as it likes: the server must neither drop it nor hold back the publisher.
 _SERVER = 'max_pending: 2GB\nwrite_deadline: "60s"\nping_interval: "10m"\n'
-_FIRST = 100  # messages of the first run, which warms up
 _ENOUGH = 0.25  # of `seconds`: a run that took so long says how fast a contender is
 _GROWTH = 20
 _SLOW_COUNT = 100_000  # messages that a peer keeps pending, where natsync keeps a million
@@ -81,15 +80,14 @@ class Bench:
         with NatsServer(self._server_config(scenario)) as server, contextlib.ExitStack() as feeders:
             stage = Stage(self, scenario, server, feeders)
             if scenario.fresh:
-                self._interleave(able, lambda key: stage.measure_fresh(key))
+                self._interleave(able, stage.measure_fresh)
                 return
-            counts = {}
             for key in able:
                 with self._noting(scenario, key):
                     stage.open(key)
-                    counts[key] = scenario.count or stage.calibrate(key)
-            self._interleave(list(counts), lambda key: stage.measure(key, counts[key]))
-            for key in counts:
+                    stage.calibrate(key)
+            self._interleave(able, stage.measure)
+            for key in able:
                 if self.results.series[scenario.key, key].error is None:
                     with self._noting(scenario, key):
                         stage.close(key)
@@ -158,21 +156,27 @@ class Bench:
 
     def _imports(self, scenario: Scenario, keys: list[str]) -> None:
         def measure(key: str) -> None:
-            code = (
-                "import time; begin = time.perf_counter()\n"
-                f"import {table.BY_KEY[key].imports}\n"
-                "print(time.perf_counter() - begin)"
-            )
-            done = subprocess.run(
-                [self._pythons[key], "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-            )
             series = self.results.series[scenario.key, key]
-            if done.returncode:
-                series.error = done.stderr.strip().splitlines()[-1]
-            else:
-                series.add(SECONDS, float(done.stdout))
+            try:
+                series.add(SECONDS, self._import(key))
+            except WorkerError as error:
+                series.error = str(error)
 
+        for key in keys:
+            with self._noting(scenario, key):
+                self._import(key)  # it compiles what was not compiled
         self._interleave(keys, measure)
+
+    def _import(self, key: str) -> float:
+        code = (
+            "import time; begin = time.perf_counter()\n"
+            f"import {table.BY_KEY[key].imports}\n"
+            "print(time.perf_counter() - begin)"
+        )
+        done = subprocess.run([self._pythons[key], "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise WorkerError(done.stderr.strip().splitlines()[-1])
+        return float(done.stdout)
 
 
 class Stage:
@@ -184,6 +188,7 @@ class Stage:
         self._server = server
         self._stack = stack
         self._feeders: dict[str, Worker] = {}
+        self._counts: dict[str, int] = {}
 
     def open(self, key: str) -> None:
         """Connect a contender and the process on its other side."""
@@ -199,32 +204,41 @@ class Stage:
         """Disconnect a contender."""
         self._bench.worker(key).ask("close")
 
-    def calibrate(self, key: str) -> int:
+    def calibrate(self, key: str) -> None:
         """Warm a contender up, and find the count that takes it as long as a run should take."""
-        scenario, seconds = self._scenario, self._bench.results.seconds
-        most = table.BY_KEY[key].most if scenario.feeder == "publisher" else None
-        count = min(_FIRST, scenario.least)
+        if self._scenario.count is not None:
+            self._counts[key] = self._scenario.count
+            return
+        count = self._scenario.least
         while True:
             took = self._run(key, count)["seconds"]
-            wanted = max(scenario.least, int(count * seconds / max(took, 1e-6)))
-            if most is not None:
-                wanted = min(most, wanted)
-            if took >= _ENOUGH * seconds or wanted <= count:
-                return wanted
-            count = min(wanted, count * _GROWTH)
+            self._counts[key] = self._count_for(key, count, took)
+            if took >= _ENOUGH * self._bench.results.seconds or self._counts[key] <= count:
+                return
+            count = min(self._counts[key], count * _GROWTH)
 
-    def measure(self, key: str, count: int) -> None:
+    def _count_for(self, key: str, count: int, took: float) -> int:
+        scenario = self._scenario
+        wanted = max(scenario.least, int(count * self._bench.results.seconds / max(took, 1e-6)))
+        most = table.BY_KEY[key].most if scenario.feeder == "publisher" else None
+        return wanted if most is None else min(most, wanted)
+
+    def measure(self, key: str) -> None:
         """Run a contender once and note its figures."""
         series = self._bench.results.series[self._scenario.key, key]
         if series.error is not None:
             return
+        count = self._counts[key]
         try:
             outcome = self._run(key, count)
         except WorkerError as error:
             self._bench.fail(self._scenario, key, error)
             return
-        series.count = count
+        series.sent += count
         series.lost += max(0, count - outcome["count"])
+        if self._scenario.count is None:
+            # A run that was disturbed makes no small count of all that follow.
+            self._counts[key] = max(count, self._count_for(key, count, outcome["seconds"]))
         for metric in self._scenario.metrics:
             if metric in outcome:
                 series.add(metric, outcome[metric])
@@ -234,11 +248,11 @@ class Stage:
         scenario = self._scenario
         assert scenario.count is not None
         is_ours = key in (table.NATSYNC, table.NATSYNC_NEWER)
-        count = scenario.count if is_ours else min(scenario.count, _SLOW_COUNT)
+        self._counts[key] = scenario.count if is_ours else min(scenario.count, _SLOW_COUNT)
         self._bench.forget(key)
         try:
             self.open(key)
-            self.measure(key, count)
+            self.measure(key)
             self.close(key)
         except WorkerError as error:
             self._bench.fail(scenario, key, error)
@@ -255,6 +269,7 @@ class Stage:
             "queue": False,
             "headers": False,
             "subscriptions": 1,
+            "busy": 0,
             **scenario.task,
         }
 

@@ -71,8 +71,9 @@ def _publish(key: str, title: str, needs: str = "", **task: Any) -> Scenario:
     return Scenario(key, title, "publish", needs=frozenset(needs.split()), task=task)
 
 
-def _subscribe(key: str, title: str, needs: str = "", **task: Any) -> Scenario:
-    return Scenario(key, title, "subscribe", feeder="publisher", needs=frozenset(needs.split()), task=task)
+def _subscribe(key: str, title: str, needs: str = "", least: int = 100, **task: Any) -> Scenario:
+    words = frozenset(needs.split())
+    return Scenario(key, title, "subscribe", feeder="publisher", needs=words, least=least, task=task)
 
 
 def _request(key: str, title: str, needs: str = "", kind: str = "request", **more: Any) -> Scenario:
@@ -121,7 +122,10 @@ _PLAIN = (
     _subscribe("callback-headers", "subscribe 16 B with 2 headers, callback", "callback headers", headers=True),
     _subscribe("queue-group", "queue group of 4 subscriptions, callback", "callback", queue=True, subscriptions=4),
     _subscribe("subscriptions-100", "100 subscriptions, callback", "callback", subscriptions=100),
-    _subscribe("subscriptions-10000", "10,000 subscriptions, callback", "callback", subscriptions=10_000),
+    _subscribe("subscriptions-10000", "10,000 subscriptions, callback", "callback", least=10_000, subscriptions=10_000),
+    _subscribe(
+        "one-of-10000", "10,000 subscriptions, messages for one of them", "callback", subscriptions=10_000, busy=1
+    ),
     _request("request", "request, one after the other", metrics=(P50, P99, CPU)),
     _request("request-8-threads", "request, 8 threads (tasks)", "threads", task={"threads": 8}),
     _request("request-32-threads", "request, 32 threads (tasks)", "threads", task={"threads": 32}),
@@ -137,17 +141,16 @@ _PLAIN = (
     Scenario("connect", "connect", "connect", metrics=(P50,), count=10),
 )
 
+_TLS = ("publish-16", "publish-64k", "callback-16", "callback-64k", "request", "request-in-flight")
+
 SCENARIOS = (
     *_PLAIN,
-    *(
-        _over_tls(each)
-        for each in _PLAIN
-        if each.key in ("publish-16", "publish-64k", "callback-16", "callback-64k", "request", "request-in-flight")
-    ),
+    *(_over_tls(each) for each in _PLAIN if each.key in _TLS),
     _memory("memory-connection", "memory of a connection", 50),
     _memory("memory-subscription", "memory of a subscription with a callback", 2000),
     _memory("memory-pending", "memory of a pending message of 16 B", 1_000_000, "publisher"),
     Scenario("import", "import", "import", metrics=(SECONDS,), needs=frozenset({"import"})),
 )
 
-BY_KEY = {scenario.key: scenario for scenario in SCENARIOS}
+# By name everything can be had over TLS.
+BY_KEY = {scenario.key: scenario for scenario in (*SCENARIOS, *map(_over_tls, _PLAIN))}

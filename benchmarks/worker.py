@@ -44,7 +44,7 @@ class Worker:
             stderr=self._log,
             text=True,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **(environment or {})},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._pump = threading.Thread(target=self._read, daemon=True)

@@ -41,6 +41,7 @@ class Task:
     via: str = "callback"
     threads: int = 1
     subscriptions: int = 1
+    busy: int = 0  # how many of the subscriptions get messages; 0 for all
     queue: bool = False
     headers: bool = False
     computing: int = 0

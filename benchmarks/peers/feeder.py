@@ -29,6 +29,7 @@ def publisher(sock: socket.socket, task: dict[str, Any]) -> Callable[[int], None
 
     def go(count: int) -> None:
         names = wire.subjects(task["subject"], 1 if task["queue"] else task["subscriptions"])
+        names = names[: task["busy"] or None]
         wire.send_many(sock, [wire.encode_pub(name, data, headers=task["headers"]) for name in names], count)
         wire.confirm(sock)
 
@@ -37,7 +38,7 @@ def publisher(sock: socket.socket, task: dict[str, Any]) -> Callable[[int], None
 
 def requester(sock: socket.socket, task: dict[str, Any]) -> Callable[[int], None]:
     """Ask a contender, with `WINDOW` requests on the way, and wait for the last answer."""
-    reply = "_INBOX.requester"
+    reply = wire.reply_of(task["subject"])
     frame = wire.encode_pub(task["subject"], b"x" * task["size"], reply=reply)
     answer = wire.msg_size(reply, 1, task["size"])
     sock.sendall(b"SUB " + reply.encode() + b" 1\r\n")

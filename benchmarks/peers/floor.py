@@ -58,7 +58,7 @@ class Floor(Contender):
 
     def subscribe(self, count: int) -> Outcome:
         size, sock = self.task.size + (len(wire.HEADER) if self.task.headers else 0), self._socket
-        sizes = [wire.msg_size(name, sid, size) for sid, name in enumerate(self._names, 1)]
+        sizes = [wire.msg_size(name, sid, size) for sid, name in enumerate(self._names, 1)][: self.task.busy or None]
         if self.task.headers:
             sizes = [each + len(f"H {len(wire.HEADER)}") for each in sizes]
         times, rest = divmod(count, len(sizes))
@@ -120,7 +120,7 @@ class Floor(Contender):
         """Answer without parsing: all requests are equally long and have the same reply."""
         self._socket.sendall(f"SUB {self.task.subject} 1\r\n".encode())
         wire.confirm(self._socket)
-        reply = "_INBOX.requester"
+        reply = wire.reply_of(self.task.subject)
         answer = wire.encode_pub(reply, self.task.data)
         size = wire.msg_size(f"{self.task.subject} {reply}", 1, self.task.size)
         received = answered = 0

@@ -59,6 +59,11 @@ def subjects(subject: str, count: int) -> list[str]:
     return [subject] if count == 1 else [f"{subject}.{number}" for number in range(count)]
 
 
+def reply_of(subject: str) -> str:
+    """Where the raw requester of a subject wants its answers."""
+    return f"_INBOX.{subject}"
+
+
 def encode_pub(subject: str, data: bytes, *, reply: str = "", headers: bool = False) -> bytes:
     """A whole PUB, or an HPUB with `HEADER`."""
     words = f"{subject} {reply} " if reply else f"{subject} "

@@ -1,0 +1,78 @@
+"""What a message and a request may cost, counted instead of timed; `python -m benchmarks.counting` prints the figures.
+
+A limit is about a tenth above what is needed. Whoever makes something cheaper lowers it; whoever must raise it says why
+in the commit.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks import counting
+from benchmarks.peers import wire
+
+if TYPE_CHECKING:
+    from natsync.testing import NatsServer
+
+pytestmark = pytest.mark.untraced  # coverage and counting use the same hooks of the interpreter
+
+PUBLISH = 200  # bytecode instructions of natsync's code, in all threads
+PUBLISH_HEADERS = 600
+RECEIVE = {"callback": 200, "iteration": 265, "next_msg": 305}
+REQUEST = 1550
+PENDING_BYTES = 165
+PUBLISH_SENDS = 0.01
+REQUEST_SENDS = 1.02
+REQUEST_RECEIVES = 1.02  # a reply may come in two pieces
+REQUEST_SWITCHES = 4.0  # the caller waits, the reader waits, and they may meet at the interpreter's lock
+
+
+def test_instructions_to_publish(nats_server: NatsServer):
+    assert counting.publish_instructions(nats_server) <= PUBLISH
+
+
+def test_instructions_to_publish_with_headers(nats_server: NatsServer):
+    assert counting.publish_instructions(nats_server, headers=wire.HEADERS) <= PUBLISH_HEADERS
+
+
+@pytest.mark.parametrize("via", RECEIVE)
+def test_instructions_to_receive(nats_server: NatsServer, via: str):
+    assert counting.receive_instructions(nats_server, via) <= RECEIVE[via]
+
+
+def test_instructions_of_a_request(nats_server: NatsServer):
+    assert counting.request_instructions(nats_server) <= REQUEST
+
+
+def test_memory_of_a_pending_message(nats_server: NatsServer):
+    assert counting.pending_bytes(nats_server) <= PENDING_BYTES
+
+
+def test_messages_go_out_together(nats_server: NatsServer):
+    assert counting.publish_sends(nats_server) <= PUBLISH_SENDS
+
+
+def test_system_calls_and_thread_switches_of_a_request(nats_server: NatsServer):
+    calls = counting.request_calls(nats_server)
+    assert calls["sends"] <= REQUEST_SENDS
+    assert calls["receives"] <= REQUEST_RECEIVES
+    assert calls["switches"] <= REQUEST_SWITCHES
+
+
+def test_keys_and_cryptography_are_imported_when_they_are_used():
+    code = "import sys, natsync; print(*sorted({'nkeys', 'nacl'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_modules_that_import_natsync_loads():
+    # What an import costs depends on how much it loads; the time is in the benchmark.
+    code = (
+        "import sys, ssl, json, threading; before = set(sys.modules)\n"
+        "import natsync; print(len(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) <= 125
