@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from typing import TYPE_CHECKING
 
 from benchmarks import goals
@@ -37,19 +38,24 @@ def block(results: Results, scenario: Scenario) -> Iterator[str]:
     """The figures of one scenario: a line for each contender and metric."""
     yield ""
     yield f"{scenario.title}  ({scenario.key})"
+    takers = [contender for key, contender in results.series if key == scenario.key]
     for metric_key in scenario.metrics:
-        metric = METRICS[metric_key]
-        yield f"    {metric.unit:<20}{'median':>12}{'min':>12}{'max':>12}"
-        for (key, contender), series in results.series.items():
-            if key != scenario.key:
-                continue
-            values = [value * metric.factor for value in series.values.get(metric_key, ())]
-            if values:
-                median = (series.median(metric_key) or 0.0) * metric.factor
-                figures = "".join(f"{number(value):>12}" for value in (median, min(values), max(values)))
-            else:
-                figures = f"{'-':>12}"
-            yield f"      {contender:<18}{figures}{_remarks(results, scenario, metric_key, contender)}"
+        lines = [line for each in takers if (line := _line(results, scenario, metric_key, each))]
+        if lines:
+            yield f"    {METRICS[metric_key].unit:<20}{'median':>12}{'min':>12}{'max':>12}"
+            yield from lines
+
+
+def _line(results: Results, scenario: Scenario, metric_key: str, contender: str) -> str | None:
+    series, factor = results.series[scenario.key, contender], METRICS[metric_key].factor
+    values = [value * factor for value in series.values.get(metric_key, ())]
+    if values:
+        figures = "".join(f"{number(each):>12}" for each in (statistics.median(values), min(values), max(values)))
+    elif series.error is not None and metric_key == scenario.metrics[0]:
+        figures = f"{'-':>12}"
+    else:
+        return None
+    return f"      {contender:<18}{figures}{_remarks(results, scenario, metric_key, contender)}"
 
 
 def _remarks(results: Results, scenario: Scenario, metric: str, contender: str) -> str:
