@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TypeVar
 
@@ -16,9 +16,8 @@ from natsync.core import process
 from natsync.core.callback_sink import CallbackSink
 from natsync.core.drain import Drain
 from natsync.core.engine import Engine
-from natsync.core.handler import make_handler
+from natsync.core.handler import Handler, Wrapper, make_handler, wrapped
 from natsync.core.link import PingWaiter
-from natsync.core.message import Msg
 from natsync.core.outbound import Mode
 from natsync.core.publisher import Publisher
 from natsync.core.read_sink import ReadSink
@@ -48,6 +47,7 @@ class Connection(Publisher):
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
+        self._wrappers: list[Wrapper] = []
         process.track(self)
 
     # Subscribing.
@@ -57,7 +57,7 @@ class Connection(Publisher):
         subject: str,
         *,
         queue: str | None = None,
-        cb: Callable[[Msg], object] | None = None,
+        cb: Handler | None = None,
         max_msgs: int | None = None,
         pending_msgs_limit: int | None = None,
         pending_bytes_limit: int | None = None,
@@ -67,7 +67,8 @@ class Connection(Publisher):
 
         Messages published after a following `flush()` by anybody are certain to arrive. A callback runs on one of the
         client's threads (at most `callback_workers`), in order and one at a time per subscription; what it raises is
-        logged and reported to `error_cb`, and the next message follows. It may block and use the client freely.
+        logged and reported to `error_cb`, and the next message follows. It may block and use the client freely. It runs
+        in a copy of the context variables captured at this call, a fresh one for each message [contextvars].
 
         Args:
             subject: With `*` for one token and a last `>` for one or more.
@@ -116,10 +117,28 @@ class Connection(Publisher):
             )
         subscription = Subscription(self.publish, engine, sink)
         if isinstance(sink, CallbackSink) and cb is not None:
-            sink.handle = make_handler(engine, subscription, cb)
+            sink.handle = make_handler(engine, subscription, wrapped(cb, self._wrappers))
             engine.dispatcher.add(workers)
         engine.enter(sink, subscription)
         return subscription
+
+    def with_handler(self, wrap: Wrapper) -> None:
+        """Have `wrap(msg, call)` run around the callback of every subscription made from now on; does not block.
+
+        For what has to happen around each message: database connections, tracing, logging. `call(msg)` runs the next
+        wrapper, or the callback itself; the first one added is outermost. It runs on the callback's thread and in its
+        context variables, and whatever it raises is treated as if the callback had raised it. Wrappers are put around a
+        callback once, by `subscribe`, so unused they cost nothing. A forked child's client has them too.
+
+        Args:
+            wrap: Called with each `Msg` and what to call with it.
+
+        Raises:
+            TypeError: `wrap` cannot be called.
+        """
+        if not callable(wrap):
+            raise TypeError(f"with_handler takes a callable, not {type(wrap).__name__}")
+        self._wrappers.append(wrap)
 
     # Waiting for the server.
 
