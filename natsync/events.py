@@ -27,7 +27,7 @@ class Event:
     """Base of all events."""
 
     client: Any = dataclasses.field(repr=False)
-    """The `natsync.Client` that it happened to."""
+    """The `natsync.Client` that it happened to; None if nobody holds it any more."""
     error: BaseException | None = None
     """Why, or None when it was the user's wish or no failure. Anything but an `Exception` comes from a handler only."""
     server: str | None = None

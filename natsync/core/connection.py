@@ -7,7 +7,9 @@ it *is* in `facts`.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
+import warnings
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TypeVar
@@ -22,7 +24,7 @@ from natsync.core.outbound import Mode
 from natsync.core.publisher import Publisher
 from natsync.core.read_sink import ReadSink
 from natsync.core.subscription import Subscription, check_count, check_limit
-from natsync.core.threads import on_thread_of
+from natsync.core.threads import interrupts_natsync, on_thread_of
 from natsync.deadline import Deadline
 from natsync.errors import (
     ConfigError,
@@ -48,7 +50,7 @@ class Connection(Publisher):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self._wrappers: list[Wrapper] = []
-        process.track(self)
+        process.track(self._engine)
 
     # Subscribing.
 
@@ -250,7 +252,7 @@ class Connection(Publisher):
         engine.check_open()
         deadline = self._deadline(timeout, self._options.drain_timeout)
         if engine.outbound.mode is Mode.DORMANT:
-            self.close()  # a forked child's, never used: there is nothing to drain
+            self._close()  # a forked child's, never used: there is nothing to drain
             return
         if engine.outbound.mode is Mode.FLUSHING:
             self._wait_restored(engine, deadline)
@@ -259,7 +261,7 @@ class Connection(Publisher):
             engine.drain = drain
             engine.wakeup.set()
         elif not self.is_draining:
-            self.close()
+            self._close()
             raise ConnectionReconnectingError("there was no connection to drain; the client has been closed")
         if on_thread_of(engine):
             return
@@ -286,8 +288,16 @@ class Connection(Publisher):
         interrupted.
 
         Blocks until the connection and the threads are gone, at most some 5 s; from inside a callback it starts closing
-        and returns. Never raises; a second call only waits.
+        and returns. Never raises; a second call only waits. Safe in a signal handler: one that interrupts a call of
+        natsync cannot wait for it, so there, too, it starts closing and returns.
         """
+        if interrupts_natsync(sys._getframe(1)):
+            self._engine.lane.muted |= self._options.no_callbacks_after_close
+            self._engine.wish_end()
+        else:
+            self._close()
+
+    def _close(self) -> None:
         engine = self._engine
         if not engine.closed.is_set():
             engine.request_close(muted=self._options.no_callbacks_after_close)
@@ -315,9 +325,22 @@ class Connection(Publisher):
     ) -> None:
         """Drain after success, close after an exception; nothing if that has been done already."""
         if error is not None or self._engine.close_wanted:
-            self.close()
+            self._close()
         else:
             self.drain()
+
+    def __del__(self) -> None:
+        # On any thread, at any moment: no lock, no join. Subscriptions, requests and loops hold their client, so that
+        # nobody can get at a connection that ends here.
+        engine = getattr(self, "_engine", None)
+        if engine is not None and engine.is_unattended:
+            engine.wish_end()
+            warnings.warn(
+                f"unclosed {self!r}; call close() or drain(), or use it as a context manager",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a natsync.Client cannot be pickled; connect anew where it is needed")

@@ -25,10 +25,13 @@ _LONGEST = 86400.0
 
 
 class Abort:
-    """The means to end a connection attempt from another thread: it wakes whatever the attempt waits on."""
+    """The means to end a connection attempt from another thread: it wakes whatever the attempt waits on.
+
+    Takes no lock, as a signal handler may fire it. Each side writes first and looks at the other's word afterwards, so
+    that at least one of them sees the other.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._sock: socket.socket | None = None
         self._wake: Callable[[], None] | None = None
         self._fired = False
@@ -40,17 +43,14 @@ class Abort:
 
     def guard_wait(self, wake: Callable[[], None] | None) -> None:
         """Say how the attempt is woken from what it waits on now."""
-        with self._lock:
-            self._wake = wake
-            fired = self._fired
-        if fired and wake is not None:
+        self._wake = wake
+        if self._fired and wake is not None:
             wake()
 
     def fire(self) -> None:
         """End the attempt; it raises on its own thread."""
-        with self._lock:
-            self._fired = True
-            wake = self._wake
+        self._fired = True
+        wake = self._wake
         if wake is not None:
             wake()
 

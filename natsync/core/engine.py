@@ -107,6 +107,11 @@ class Engine(Parts):
 
     # Ending.
 
+    @property
+    def is_unattended(self) -> bool:
+        """Whether there is a connection, or the search for one, and nobody has asked for its end."""
+        return self.supervisor.is_started and not self.close_wanted and self.drain is None
+
     def request_close(self, *, muted: bool = False) -> None:
         """Refuse further use at once, and have the supervisor end the client."""
         self.lane.muted = self.lane.muted or muted

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections import deque
 from typing import Any, Protocol
 
@@ -54,12 +55,12 @@ class Parts:
     """See the module.
 
     Args:
-        client: The user's object, for events.
+        client: The user's object, for events; held weakly, so that one that the user has forgotten is noticed.
         options: What it was asked for.
     """
 
     def __init__(self, client: object, options: Options) -> None:
-        self.client = client
+        self._client = weakref.ref(client)
         self.options = options
         self.label = options.name or str(next(_numbers))
         self.wakeup = Wakeup()
@@ -97,6 +98,11 @@ class Parts:
         self.closed = threading.Event()
         self.is_forked = False
         self._drops_lock = threading.Lock()
+
+    @property
+    def client(self) -> Any:
+        """The user's object, or None when it has been forgotten."""
+        return self._client()
 
     # Waiting.
 
@@ -153,6 +159,10 @@ class Parts:
     def end_soon(self) -> None:
         """Refuse further use at once, and have the supervisor end the client."""
         self.outbound.refuse(self.closed_error)
+        self.wish_end()
+
+    def wish_end(self) -> None:
+        """Have the supervisor end the client; takes no lock, so that signal handlers and finalizers may call it."""
         self.close_wanted = True
         self.connector.abort()
         self.wakeup.set()

@@ -1,6 +1,7 @@
 """The process around the clients: what happens to them at a fork and at exit.
 
-Knows which clients there are, weakly. The hooks are made at import and start no thread.
+Knows which engines there are, weakly: a client that is forgotten is gone before its engine has come to its end. The
+hooks are made at import and start no thread.
 """
 
 from __future__ import annotations
@@ -9,44 +10,43 @@ import atexit
 import os
 import sys
 import weakref
-from typing import Protocol
 
 from natsync.core.engine import Engine
 from natsync.deadline import Deadline
 from natsync.nuid import reseed
-from natsync.policy.options import Options
 
 __all__ = ["track"]
 
-
-class Client(Protocol):
-    """A client, as far as the process cares."""
-
-    _engine: Engine
-    _options: Options
-
-
-_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+# By their ids, because the values of a dict can be listed at once while other threads go on adding.
+_engines: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
 # A script that ends must end soon, whatever its server does.
 _EXIT_TIMEOUT = 1.5
 _EXIT_GOODBYE = 1.0
 
 
-def track(client: Client) -> None:
-    """Take care of a client at forks and at exit."""
-    _clients.add(client)
+def track(engine: Engine) -> None:
+    """Take care of a client's engine at forks and at exit."""
+    _engines[id(engine)] = engine
+
+
+def _tracked() -> list[Engine]:
+    return [engine for engine in (ref() for ref in _engines.valuerefs()) if engine is not None]
 
 
 def _after_fork_in_child() -> None:
     # No other thread exists here, and any lock may be held for ever: nothing is waited for, and no byte is sent.
     reseed()
     _exit_with_multiprocessing()
-    for client in list(_clients):
-        inherited = client._engine
-        client._engine = Engine(client, client._options)
-        if inherited.closed.is_set():
-            client._engine.request_close()
-        inherited.abandon()
+    inherited = _tracked()
+    _engines.clear()
+    for engine in inherited:
+        client = engine.client
+        if client is not None:
+            client._engine = Engine(client, engine.options)
+            track(client._engine)
+            if engine.closed.is_set():
+                client._engine.request_close()
+        engine.abandon()
 
 
 def _exit_with_multiprocessing() -> None:
@@ -54,12 +54,12 @@ def _exit_with_multiprocessing() -> None:
     # start-up code has run are forgotten, so this one is made by its after-fork registry.
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
-        util.register_after_fork(_clients, lambda _: util.Finalize(None, _at_exit, exitpriority=0))
+        util.register_after_fork(_engines, lambda _: util.Finalize(None, _at_exit, exitpriority=0))
 
 
 def _at_exit() -> None:
     # Daemon threads still run here; they are stopped afterwards.
-    open_engines = [client._engine for client in list(_clients) if not client._engine.closed.is_set()]
+    open_engines = [engine for engine in _tracked() if not engine.closed.is_set()]
     for engine in open_engines:
         engine.goodbye = min(engine.goodbye, _EXIT_GOODBYE)
         engine.request_close()

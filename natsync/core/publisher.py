@@ -239,7 +239,7 @@ class Publisher(Facts):
         """
         engine = self._ready()
         deadline = self._deadline(timeout, self._options.request_timeout)
-        future = RequestFuture(engine, subject, deadline)
+        future = RequestFuture(engine, subject, deadline, self)
         try:
             frame, size = self._encode_request(subject, data, future.inbox, headers)
             if engine.mux.is_alone():
@@ -291,7 +291,9 @@ class Publisher(Facts):
         if stall is not None:
             check_timeout("stall", stall)
         engine.about_to_wait()
-        replies = Replies(engine.mux, subject, deadline=deadline, max_msgs=max_msgs, stall=stall, sentinel=sentinel)
+        replies = Replies(
+            engine.mux, subject, deadline=deadline, max_msgs=max_msgs, stall=stall, sentinel=sentinel, client=self
+        )
         try:
             frame, size = self._encode_request(subject, data, replies.inbox, headers)
             self._put(frame, size, wait=deadline)

@@ -40,8 +40,9 @@ class RequestFuture(Future[Msg]):
 
     lasting = False
 
-    def __init__(self, parts: Asks, subject: str, deadline: Deadline) -> None:
+    def __init__(self, parts: Asks, subject: str, deadline: Deadline, client: object) -> None:
         super().__init__()
+        self._client = client  # which must not be forgotten before the answer is there
         self._parts = parts
         self._subject = subject
         self.timeout = deadline.timeout

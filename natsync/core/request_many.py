@@ -59,7 +59,9 @@ class Replies(Iterator[Msg]):
         max_msgs: int | None,
         stall: float | None,
         sentinel: Callable[[Msg], bool] | None,
+        client: object,
     ) -> None:
+        self._client = client  # which must not be forgotten before the last answer is there
         self._mux = mux
         self._subject = subject
         self._deadline = deadline

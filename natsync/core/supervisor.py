@@ -179,6 +179,7 @@ class Supervisor:
         way.
         """
         outbound = self._parts.outbound
+        outbound.refuse(self._parts.closed_error)  # unless whoever wished for the end has done it
         drain = self._parts.drain
         confirmed = outbound.out_msgs == 0 or (drain is not None and drain.error is None)
         answered: list[bool] = [confirmed]

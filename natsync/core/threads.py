@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["ClientThread", "on_thread_of"]
+__all__ = ["ClientThread", "interrupts_natsync", "on_thread_of"]
 
 _log = logging.getLogger("natsync.threads")
 
@@ -46,3 +47,20 @@ def on_thread_of(owner: object, role: str | None = None) -> bool:
     if getattr(thread, "owner", None) is not owner:
         return False
     return role is None or thread.role == role
+
+
+def interrupts_natsync(frame: types.FrameType | None) -> bool:
+    """Say whether the main thread is in the middle of natsync's own code further up its stack, from `frame` on.
+
+    Then a signal handler struck there (or natsync asks a hook of the user's), and it must take no lock and wait for
+    nobody: the code it interrupted may hold what they need. On natsync's own threads no signal handler runs; but one of
+    them is the main thread of a child that was forked in a callback.
+    """
+    thread = threading.current_thread()
+    if thread is not threading.main_thread() or isinstance(thread, ClientThread):
+        return False
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith("natsync.core."):
+            return True
+        frame = frame.f_back
+    return False

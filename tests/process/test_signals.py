@@ -1,9 +1,10 @@
-"""Ctrl-C in every call that waits: the call ends at once, and the client goes on."""
+"""Ctrl-C in every call that waits: the call ends at once, and the client goes on. And `close()` in a signal handler."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from natsync import ConnectionClosedError, NatsTimeoutError
+from natsync import BadSubscriptionError, ConnectionClosedError, NatsTimeoutError
 from tests.support.waiting import TIME_FACTOR, Recorder, eventually
 
 if TYPE_CHECKING:
@@ -232,6 +233,101 @@ def test_connect(scripted: Scripted, connect: Connect, interrupt: Interrupt) -> 
     server = scripted(lambda conn: conn.wait_eof())
     with interrupt.expected():
         connect(server.url, connect_timeout=60.0)
+
+
+# close() in a signal handler
+
+WAITS: dict[str, Callable[[Client], object]] = {
+    "next_msg": lambda client: client.subscribe("signal.handler").next_msg(),
+    "a loop": lambda client: (list(client.subscribe("signal.handler")), client.rtt()),
+    "request": lambda client: client.request("signal.silent", timeout=60.0),
+    "request_many": lambda client: list(client.request_many("signal.silent", timeout=60.0)),
+    "flush": lambda client: client.flush(60.0),
+    "rtt": lambda client: client.rtt(60.0),
+    "drain": lambda client: client.drain(60.0),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_handler_that_closes_ends_whatever_waits(
+    wait: str, nats_server: NatsServer, proxy: FaultProxy, connect: Connect, interrupt: Interrupt
+) -> None:
+    service = connect(nats_server.url)
+    service.subscribe("signal.silent")
+    service.flush()
+    client = connect(proxy.url)
+    took: list[float] = []
+    signal.signal(signal.SIGINT, lambda number, frame: close_in(client, took))
+    proxy.black_hole("down")
+    interrupt.soon()
+    with pytest.raises(ConnectionClosedError):
+        WAITS[wait](client)
+    assert client.wait_closed(5.0 * TIME_FACTOR)
+    assert took[0] < AT_ONCE
+
+
+def close_in(client: Client, took: list[float]) -> None:
+    begin = time.monotonic()
+    client.close()
+    took.append(time.monotonic() - begin)
+
+
+@pytest.mark.parametrize("also", ["nothing", "a second signal"])
+def test_a_handler_that_closes_a_client_that_is_waited_for(
+    nats_server: NatsServer, connect: Connect, interrupt: Interrupt, also: str
+) -> None:
+    client = connect(nats_server.url)
+    took: list[float] = []
+    signal.signal(signal.SIGINT, lambda number, frame: close_in(client, took))
+    interrupt.soon()
+    assert client.wait_closed(5.0 * TIME_FACTOR)
+    if also == "a second signal":
+        os.kill(os.getpid(), signal.SIGINT)
+    assert max(took) < AT_ONCE
+
+
+def test_a_handler_that_closes_when_natsync_does_nothing(
+    nats_server: NatsServer, connect: Connect, interrupt: Interrupt
+) -> None:
+    client = connect(nats_server.url)
+    signal.signal(signal.SIGINT, lambda number, frame: client.close())
+    client.publish("signal.last")
+    os.kill(os.getpid(), signal.SIGINT)
+    assert client.is_closed  # there it waits, as everywhere
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(f"natsync-{client._engine.label}")]
+
+
+@pytest.mark.slow
+@pytest.mark.untraced
+@pytest.mark.timeout(180)
+def test_a_handler_that_closes_at_any_moment(nats_server: NatsServer, connect: Connect) -> None:
+    """The signal strikes between any two steps of the main thread, also where it holds a lock."""
+    service = connect(nats_server.url)
+    service.subscribe("signal.echo", cb=lambda msg: msg.respond(msg.data))
+    service.flush()
+    luck = random.Random(7)
+    took: list[float] = []
+    usual = signal.getsignal(signal.SIGALRM)
+    try:
+        for _ in range(200):
+            client = connect(nats_server.url)
+            signal.signal(signal.SIGALRM, lambda *_, client=client: close_in(client, took))
+            signal.setitimer(signal.ITIMER_REAL, luck.uniform(0.0005, 0.02))
+            with contextlib.suppress(ConnectionClosedError, BadSubscriptionError):
+                while True:
+                    sub = client.subscribe("signal.any")
+                    for _ in range(20):
+                        client.publish("signal.any", b"data")
+                        sub.next_msg(timeout=5.0)
+                    sub.unsubscribe()
+                    client.request("signal.echo", b"data")
+                    client.flush()
+            assert client.wait_closed(5.0 * TIME_FACTOR)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, usual)
+    assert len(took) == 200
+    assert max(took) < AT_ONCE
 
 
 def test_a_handler_that_uses_the_client(nats_server: NatsServer, connect: Connect, interrupt: Interrupt) -> None:

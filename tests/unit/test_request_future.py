@@ -51,7 +51,7 @@ class Bench:
         self.timer = FutureTimer(self.owner, "test", self.mux)
 
     def ask(self, timeout: float | None = 10.0, *, timed: bool = True) -> RequestFuture:
-        future = RequestFuture(self.mux, self.dispatcher, "foo", Deadline(timeout))
+        future = RequestFuture(self.mux, self.dispatcher, "foo", Deadline(timeout), None)
         if timed:
             self.timer.add(future)
         return future
