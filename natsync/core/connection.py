@@ -323,8 +323,13 @@ class Connection(Publisher):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Drain after success, close after an exception; nothing if that has been done already."""
-        if error is not None or self._engine.close_wanted:
+        """Drain after success, close after an exception; nothing if the user has done either already.
+
+        Raises:
+            NatsError: What `drain()` raises; so a client that has come to its end by itself is no success.
+        """
+        engine = self._engine
+        if error is not None or (engine.close_wanted and engine.lifecycle.cause is None):
             self._close()
         else:
             self.drain()
