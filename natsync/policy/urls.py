@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 from collections.abc import Iterable
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from natsync.errors import ConfigError
 
@@ -70,12 +70,9 @@ def parse_url(text: str, *, default_scheme: str = "nats") -> ServerUrl:
         raise _bad("a server URL has white space or control characters in it")
     if "://" not in text:
         text = f"{default_scheme}://{text}"
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-        host = parts.hostname
-    except ValueError as exc:
-        raise _bad(f"a server URL cannot be read ({_harmless(exc)})") from None
+    parts = _split(text)
+    if isinstance(parts, ConfigError):
+        raise parts
     if parts.scheme not in _DEFAULT_PORTS:
         # With an "@" somewhere, what looks like a scheme may be the beginning of a password.
         shown = "" if "@" in text else f" {parts.scheme!r}"
@@ -84,16 +81,20 @@ def parse_url(text: str, *, default_scheme: str = "nats") -> ServerUrl:
         # ADR-18 decided against options in URLs.
         hint = _PERCENT_ENCODE if "@" in text else "options are arguments of connect()"
         raise _bad(f"a server URL goes on after the port ({hint})")
-    if not host:
+    if not parts.hostname:
         raise _bad("a server URL has no host")
-    if port == 0:
+    if parts.port == 0:
         raise _bad("the port of a server URL is 0; ports are 1 to 65535")
     user, password, token = _user_info(parts.username, parts.password)
-    return ServerUrl(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], user, password, token)
+    port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    return ServerUrl(parts.scheme, parts.hostname, port, user, password, token)
 
 
 def parse_servers(servers: str | Iterable[str] | None) -> tuple[ServerUrl, ...]:
-    """Read the `servers` argument of `connect()`; equal addresses are kept once, the first one wins."""
+    """Read the `servers` argument of `connect()`; equal addresses are kept once.
+
+    The first one of them wins; but if any of them asks for TLS, so does the one that is kept.
+    """
     if servers is None:
         servers = DEFAULT_URL
     if isinstance(servers, str):
@@ -111,10 +112,22 @@ def parse_servers(servers: str | Iterable[str] | None) -> tuple[ServerUrl, ...]:
             raise ConfigError(f"servers holds URLs as str, not {type(text).__name__}", option="servers")
         for part in text.split(","):
             url = parse_url(part)
-            urls.setdefault((url.host, url.port), url)
+            first = urls.setdefault((url.host, url.port), url)
+            if url.scheme == "tls" and first.scheme == "nats":
+                urls[url.host, url.port] = dataclasses.replace(first, scheme="tls")
     if not urls:
         raise ConfigError("servers is empty; give at least one URL", option="servers")
     return tuple(urls.values())
+
+
+def _split(text: str) -> SplitResult | ConfigError:
+    # The error is returned, not raised: what urllib says, and quotes, would be its context.
+    try:
+        parts = urlsplit(text)
+        _ = parts.hostname, parts.port
+    except ValueError as exc:
+        return _bad(f"a server URL cannot be read ({_harmless(exc)})")
+    return parts
 
 
 def _user_info(user: str | None, password: str | None) -> tuple[str | None, str | None, str | None]:

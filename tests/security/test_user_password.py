@@ -15,7 +15,7 @@ from natsync.testing import NatsCluster, NatsServer
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.security.conftest import Login
 
@@ -68,6 +68,12 @@ def test_a_url(server: NatsServer, login: Login) -> None:
 
 def test_a_callback(server: NatsServer, login: Login) -> None:
     login(server.url, user_info_cb=lambda: (USER, PASSWORD)).flush()
+
+
+def test_a_url_that_cannot_be_read_is_not_quoted(login: Login, undialled: Callable[..., object]) -> None:
+    login.searcher.add_secret("correct/horse#battery", "correct", "battery")
+    error = login.refused(ConfigError, f"nats://{USER}:correct/horse#battery@127.0.0.1", dialer=undialled)
+    assert error.option == "servers"
 
 
 def test_nothing_at_all_is_refused(server: NatsServer, login: Login) -> None:

@@ -122,7 +122,7 @@ def test_what_cannot_be_read_says_why_and_what_to_write(text: str, why: str):
         parse_url(text)
     assert caught.value.option == "servers"
     assert "write nats://[user:password@|token@]host[:port]" in str(caught.value)
-    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    assert caught.value.__context__ is None  # urllib quotes what it cannot read
 
 
 # Secrets.
@@ -196,6 +196,23 @@ def test_lists_of_servers(servers: Any, urls: list[str]):
 def test_of_equal_addresses_the_first_one_is_kept():
     (url,) = parse_servers(["joe:pw@a", "a", "token@a"])
     assert (url.user, url.password, url.token) == ("joe", "pw", None)
+
+
+@pytest.mark.parametrize(
+    "servers, urls",
+    [
+        (["a", "tls://a"], ["tls://a:4222"]),
+        (["tls://a", "nats://a"], ["tls://a:4222"]),
+        (["a:1", "tls://a:2"], ["nats://a:1", "tls://a:2"]),
+    ],
+)
+def test_of_equal_addresses_one_that_asks_for_tls_is_enough(servers: list[str], urls: list[str]):
+    assert [url.redacted for url in parse_servers(servers)] == urls
+
+
+def test_tls_of_an_equal_address_leaves_the_rest_as_it_was():
+    (url,) = parse_servers(["joe:pw@a", "tls://token@a"])
+    assert (url.scheme, url.user, url.password, url.token) == ("tls", "joe", "pw", None)
 
 
 @pytest.mark.parametrize(
