@@ -148,7 +148,7 @@ class _Attempt:
                     raise ProtocolError(f"{self._url} sent more than INFO before TLS; somebody may be in between")
                 transport = self._start_tls(tcp)
                 handshake.tls_started()
-            _send_all(transport, handshake.data_to_send(), self._deadline, self._url)
+            self._send(transport, handshake.data_to_send())
         assert handshake.info is not None
         return Link(generation, transport, self._server, handshake.info, self._parser, early, wake)
 
@@ -174,6 +174,26 @@ class _Attempt:
         if not data:
             raise self._broken_off(transport, "closed the connection in the handshake; is it a NATS server?")
         return data
+
+    def _send(self, transport: Transport, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[transport.send(view) :]
+                ready = not view or transport.wait_writable(self._deadline.remaining())
+            except NatsError as exc:
+                raise self._last_words(transport) from exc
+            if not ready:
+                raise NatsTimeoutError(f"{self._url} takes no bytes", timeout=self._deadline.timeout)
+
+    def _last_words(self, transport: Transport) -> NatsError:
+        """Return why a send failed: what the server said before it went tells more than a broken pipe."""
+        try:
+            while True:
+                for operation in self._parser.feed(self._receive(transport)):
+                    self._handshake.receive(operation)
+        except NatsError as exc:
+            return exc
 
     def _silent(self) -> NatsTimeoutError:
         at = "not answering CONNECT"
@@ -204,15 +224,3 @@ class _Attempt:
             exc.server = self._url
             raise
         return connect_fields(self._options, info, fields, tls=self._context is not None)
-
-
-def _send_all(transport: Transport, data: bytes, deadline: Deadline, url: str) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[transport.send(view) :]
-            ready = not view or transport.wait_writable(deadline.remaining())
-        except NatsError as exc:
-            raise NoServersError(f"{url} broke the connection off in the handshake ({exc})", server=url) from exc
-        if not ready:
-            raise NatsTimeoutError(f"{url} takes no bytes", timeout=deadline.timeout)
