@@ -9,6 +9,8 @@ import ssl
 from typing import TYPE_CHECKING
 
 from natsync.errors import ConfigError
+from natsync.policy.files import check_path
+from natsync.policy.keys import check_public_key
 
 if TYPE_CHECKING:
     from natsync.policy.options import Options
@@ -32,6 +34,8 @@ _WAYS = (
 TLS_DETAILS = ("tls_ca", "tls_cert", "tls_key", "tls_key_password", "tls_hostname", "tls_handshake_first")
 """The options that say how, and so also that, TLS is to be used."""
 
+_PATHS = ("nkeys_seed", "user_credentials", "tls_ca", "tls_cert", "tls_key")
+
 _OF_OUR_CONTEXT = ("tls_ca", "tls_cert", "tls_key", "tls_key_password")
 
 
@@ -41,6 +45,11 @@ def check_conflicts(options: Options) -> None:
     Raises:
         ConfigError: Two of them cannot be had together, or one is missing.
     """
+    for name in _PATHS:
+        value = getattr(options, name)
+        for path in value if isinstance(value, (tuple, list)) else (value,):
+            if path is not None:
+                check_path(path, name)
     _check_credentials(options)
     _check_tls(options)
 
@@ -56,6 +65,8 @@ def _check_credentials(options: Options) -> None:
     signs = options.signature_cb is not None
     if options.nkey is not None and not signs:
         raise ConfigError("nkey is a public key and needs signature_cb, or give nkeys_seed instead", option="nkey")
+    if options.nkey is not None:
+        check_public_key(options.nkey, "nkey")
     if signs and options.nkey is None and options.user_jwt_cb is None:
         raise ConfigError("signature_cb needs nkey, or user_jwt_cb", option="signature_cb")
 

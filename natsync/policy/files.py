@@ -6,13 +6,28 @@ Every failure is a `ConfigError` that names the option and the path; what stands
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from natsync.errors import ConfigError
 
-__all__ = ["expand", "read_file", "unreadable"]
+__all__ = ["check_path", "expand", "read_file", "unreadable"]
 
 _MAX_SIZE = 1024 * 1024
+# A line break, a seed, a JWT, an armour line: the content of a file rather than its name.
+_looks_like_content = re.compile(r"[\r\n]|^S[A-Z2-7]{50,}$|^eyJ[\w-]+\.|-----BEGIN ").search
+
+
+def check_path(path: str | os.PathLike[str], option: str) -> None:
+    """Refuse what is no path but what should stand in the file: errors and `repr` show paths.
+
+    Raises:
+        ConfigError: It is; its text is not quoted.
+    """
+    if _looks_like_content(os.fsdecode(path)):
+        raise ConfigError(
+            f"{option} takes the path of a file, and was given what looks like its content", option=option
+        )
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
@@ -29,7 +44,7 @@ def read_file(path: str | os.PathLike[str], option: str) -> bytearray:
     try:
         with expand(path).open("rb") as file:
             content = bytearray(file.read(_MAX_SIZE + 1))
-    except OSError as exc:
+    except (OSError, ValueError) as exc:  # ValueError: there is a NUL in it
         raise unreadable(path, option, exc) from exc
     if not content.strip():
         raise ConfigError(f"the file {path} of {option} is empty", option=option)
@@ -38,6 +53,7 @@ def read_file(path: str | os.PathLike[str], option: str) -> bytearray:
     return content
 
 
-def unreadable(path: str | os.PathLike[str], option: str, exc: OSError) -> ConfigError:
+def unreadable(path: str | os.PathLike[str], option: str, exc: OSError | ValueError) -> ConfigError:
     """Make the error for a file that the system does not give us."""
-    return ConfigError(f"the file {path} of {option} cannot be read: {exc.strerror or exc}", option=option)
+    why = getattr(exc, "strerror", None) or exc
+    return ConfigError(f"the file {path} of {option} cannot be read: {why}", option=option)

@@ -7,6 +7,7 @@ use, as far as Python allows: copies that libraries make in immutable objects go
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,15 @@ from natsync.errors import ConfigError
 if TYPE_CHECKING:
     from nkeys import KeyPair
 
-__all__ = ["Seed", "encode_signature", "find_jwt", "find_seed", "wipe"]
+__all__ = ["Seed", "check_public_key", "encode_signature", "find_jwt", "find_seed", "wipe"]
 
 # A JWT begins with the base64 of `{"`. Seeds begin with S and the letter of their kind; U is a user's.
 _search_jwt = re.compile(rb"^[ \t]*(eyJ[\w-]+\.[\w-]+\.[\w-]+)[ \t]*\r?$", re.MULTILINE).search
 _search_seed = re.compile(rb"^[ \t]*(S[A-Z2-7]{20,})[ \t]*\r?$", re.MULTILINE).search
 _SIGNATURE_SIZE = 64
-# Two bytes of kind, 32 of key, two of checksum.
+# Two bytes of kind (a public key has one), 32 of key, two of checksum.
 _SEED_SIZE = 36
+_PUBLIC_SIZE = 35
 
 
 def find_jwt(text: bytearray, option: str) -> str:
@@ -79,11 +81,7 @@ class Seed:
         wipe(self._text)
 
     def _check(self) -> None:
-        try:
-            raw = base64.b32decode(self._text + b"=" * (-len(self._text) % 8))
-        except ValueError:
-            raw = b""
-        if len(raw) != _SEED_SIZE or nkeys().crc16_checksum(raw[:-2]) != raw[-2:]:
+        if not _is_whole(self._text, _SEED_SIZE):
             raise ConfigError(f"{self._option} holds no valid seed; was it copied whole?", option=self._option)
         if not self._text.startswith(b"SU"):
             raise ConfigError(
@@ -93,6 +91,27 @@ class Seed:
 
     def _keys(self) -> KeyPair:
         return nkeys().from_seed(self._text)
+
+
+def check_public_key(text: str, option: str) -> None:
+    """Check a user's public key; what is none may be a seed, and is not quoted.
+
+    Raises:
+        ConfigError: It is another kind of key, or has been mistyped.
+    """
+    if not (text.startswith("U") and text.isascii() and _is_whole(text.encode(), _PUBLIC_SIZE)):
+        raise ConfigError(
+            f"{option} takes a user's public key, which begins with U; was it copied whole?", option=option
+        )
+
+
+def _is_whole(key: bytes | bytearray, size: int) -> bool:
+    try:
+        raw = base64.b32decode(key + b"=" * (-len(key) % 8))
+    except ValueError:
+        return False
+    # CRC-16 in the manner of XMODEM, the lower byte first [nkeys crc16].
+    return len(raw) == size and binascii.crc_hqx(raw[:-2], 0).to_bytes(2, "little") == raw[-2:]
 
 
 def nkeys() -> Any:

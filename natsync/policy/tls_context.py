@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from natsync.errors import ConfigError
 from natsync.policy.conflicts import check_context
-from natsync.policy.files import expand, read_file, unreadable
+from natsync.policy.files import expand, unreadable
 
 if TYPE_CHECKING:
     from natsync.policy.options import Options
@@ -63,7 +63,7 @@ def _trusting(path: str | os.PathLike[str]) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=place)
     except ssl.SSLError as exc:
         raise ConfigError(f"the file {path} of tls_ca holds no certificates in PEM format", option="tls_ca") from exc
-    except OSError as exc:
+    except (OSError, ValueError) as exc:  # ValueError: there is a NUL in it
         raise unreadable(path, "tls_ca", exc) from exc
 
 
@@ -92,7 +92,7 @@ def _check_readable(path: str | os.PathLike[str], option: str) -> None:
     try:
         with expand(path).open("rb") as file:
             file.read(1)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:  # ValueError: there is a NUL in it
         raise unreadable(path, option, exc) from exc
 
 
@@ -106,7 +106,7 @@ def _bad_certificate(options: Options, exc: Exception, *, asked: bool) -> Config
         )
     if asked:
         return ConfigError(f"tls_key_password does not open the key in {where}", option="tls_key_password")
-    if not _holds(options.tls_cert, b"CERTIFICATE-----"):
+    if not _is_certificate(options.tls_cert):
         return ConfigError(
             f"the file {options.tls_cert} of tls_cert holds no certificate in PEM format", option="tls_cert"
         )
@@ -117,5 +117,10 @@ def _bad_certificate(options: Options, exc: Exception, *, asked: bool) -> Config
     return ConfigError(f"the file {where} of tls_key holds no private key in PEM format", option="tls_key")
 
 
-def _holds(path: str | os.PathLike[str] | None, words: bytes) -> bool:
-    return path is not None and words in read_file(path, "tls_cert")
+def _is_certificate(path: str | os.PathLike[str] | None) -> bool:
+    assert path is not None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(expand(path))
+    except (OSError, ValueError):
+        return False
+    return True

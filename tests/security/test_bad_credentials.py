@@ -12,6 +12,7 @@ import pytest
 
 from natsync import AuthorizationError, ConfigError
 from natsync.testing import NatsServer
+from tests.support.nobody import as_nobody
 from tests.support.operator import Key, Operator, make_creds
 from tests.support.proxy import FaultProxy
 from tests.support.waiting import never
@@ -203,14 +204,17 @@ def test_a_bad_file(
         assert isinstance(error.__cause__, OSError)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(os.name != "posix", reason="files have other permissions there")
 @pytest.mark.parametrize("way", PATH_OPTIONS)
 def test_a_file_that_is_not_ours(way: str, files: Path, login: Login, undialled: Undialled) -> None:
-    bad = files / "the-bad-one"
+    bad = Path("the-bad-one")
     bad.write_text(USER.creds)
     bad.chmod(0)
-    error = login.refused(ConfigError, "127.0.0.1", dialer=undialled, **PATH_OPTIONS[way](bad))
+    login.searcher.add_secret(USER.creds)
+    with as_nobody(files):
+        error = login.refused(ConfigError, "127.0.0.1", dialer=undialled, **PATH_OPTIONS[way](bad))
     assert error.option == way.partition(",")[0]
+    assert "the-bad-one" in str(error)
     assert isinstance(error.__cause__, PermissionError)
 
 
@@ -254,7 +258,7 @@ def test_garbled_credentials(name: str, retry: bool, files: Path, login: Login, 
     login.searcher.add_secret(USER.creds, text)
     path = files / "garbled.creds"
     path.write_text(text)
-    both = {"dialer": undialled, "retry_on_failed_connect": retry}
+    both: dict[str, Any] = {"dialer": undialled, "retry_on_failed_connect": retry}
     error = login.refused(ConfigError, "127.0.0.1", user_credentials=path, **both)
     assert error.option == "user_credentials"
     error = login.refused(ConfigError, "127.0.0.1", user_credentials_str=text, **both)
@@ -268,15 +272,29 @@ def test_a_pair_in_the_wrong_order(login: Login, undialled: Undialled) -> None:
 
 
 def test_a_path_with_a_nul(login: Login, undialled: Undialled) -> None:
-    for option in ("nkeys_seed", "user_credentials"):
-        error = login.refused(ConfigError, "127.0.0.1", dialer=undialled, **{option: "user\0.nk"})
+    for option in ("nkeys_seed", "user_credentials", "tls_ca", "tls_cert"):
+        wrong: dict[str, Any] = {option: "user\0.nk"}
+        error = login.refused(ConfigError, "127.0.0.1", dialer=undialled, **wrong)
         assert error.option == option
 
 
 def test_the_path_in_place_of_the_content(login: Login, undialled: Undialled) -> None:
-    for option, value in (("nkeys_seed_str", "user.nk"), ("user_credentials_str", "user.creds")):
+    wrong: dict[str, Any] = {"nkeys_seed_str": "user.nk", "user_credentials_str": "user.creds"}
+    for option, value in wrong.items():
         error = login.refused(ConfigError, "127.0.0.1", dialer=undialled, **{option: value})
         assert error.option == option
+
+
+@pytest.mark.parametrize("option", ["nkeys_seed", "user_credentials", "tls_ca", "tls_cert"])
+@pytest.mark.parametrize("content", [USER.creds, USER.seed, USER.jwt], ids=["creds", "seed", "JWT"])
+def test_the_content_in_place_of_the_path(content: str, option: str, login: Login, undialled: Undialled) -> None:
+    """The path is named in the error, so what is no path must not be."""
+    login.searcher.add_secret(content)
+    wrong: dict[str, Any] = {option: content}
+    error = login.refused(ConfigError, "127.0.0.1", dialer=undialled, **wrong)
+    assert error.option == option
+    if option == "user_credentials":
+        login.refused(ConfigError, "127.0.0.1", dialer=undialled, user_credentials=("user.jwt", content))
 
 
 def test_good_files_are_no_reason_not_to_wait_for_a_server(login: Login) -> None:

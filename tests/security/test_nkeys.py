@@ -117,6 +117,24 @@ def test_any_bytes_will_do_as_a_signature(server: NatsServer, login: Login) -> N
     login(server.url, nkey=KEY.public, signature_cb=lambda nonce: bytearray(KEY.sign(nonce))).flush()
 
 
+NO_PUBLIC_KEYS = {
+    "words": "joe",
+    "a seed": KEY.seed,
+    "an account's": Key("account").public,
+    "cut": KEY.public[:-1],
+    "mistyped": KEY.public[:9] + ("A" if KEY.public[9] != "A" else "B") + KEY.public[10:],
+    "lower case": KEY.public.lower(),
+    "no ASCII": KEY.public[:-1] + "ä",
+}
+
+
+@pytest.mark.parametrize("nkey", NO_PUBLIC_KEYS.values(), ids=NO_PUBLIC_KEYS)
+def test_a_public_key_that_is_none(nkey: str, login: Login, undialled: Callable[..., object]) -> None:
+    login.searcher.add_secret(KEY.seed)
+    error = login.refused(ConfigError, "127.0.0.1", dialer=undialled, nkey=nkey, signature_cb=KEY.sign)
+    assert error.option == "nkey"
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -23,6 +23,7 @@ from tests.support.certificates import (
     start_tls,
     tls_config,
 )
+from tests.support.nobody import as_nobody
 from tests.support.waiting import TIME_FACTOR, Recorder, eventually
 
 if TYPE_CHECKING:
@@ -160,12 +161,10 @@ def test_ill_typed(option: str, value: object, connect: Connect, untouched: Scri
 
 
 @pytest.mark.parametrize("option", ["tls_ca", "tls_cert", "tls_key"])
-@pytest.mark.parametrize("damage", ["missing", "garbled", "empty", "a folder", "unreadable", "cut off"])
+@pytest.mark.parametrize("damage", ["missing", "garbled", "empty", "a folder", "cut off"])
 def test_a_file_that_cannot_be_used(
     damage: str, option: str, connect: Connect, untouched: ScriptedServer, made: Certificate, tmp_path: Path
 ) -> None:
-    if damage == "unreadable" and (os.name != "posix" or os.geteuid() == 0):
-        damage = "missing"  # for root nothing is unreadable
     if damage == "a folder" and option == "tls_ca":
         damage = "missing"  # a folder of authorities, as OpenSSL makes them, may be given
     bad = tmp_path / f"bad-{option}.pem"
@@ -175,14 +174,34 @@ def test_a_file_that_cannot_be_used(
         bad.mkdir()
     elif damage != "missing":
         bad.write_bytes(content.get(damage, whole))
-    if damage == "unreadable":
-        bad.chmod(0)
     files: dict[str, Any] = {} if option == "tls_ca" else {"tls_cert": made.cert, "tls_key": made.key}
     error = refused(connect, untouched.url, **files | {option: bad})
     assert error.option == option
     assert str(bad) in str(error)
-    if damage in {"missing", "unreadable", "a folder"}:
+    if damage in {"missing", "a folder"}:
         assert isinstance(error.__cause__, OSError)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files have other permissions there")
+@pytest.mark.parametrize("option", ["tls_ca", "tls_cert", "tls_key"])
+def test_a_file_that_is_not_ours(
+    option: str,
+    connect: Connect,
+    untouched: ScriptedServer,
+    made: Certificate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad = tmp_path / "bad.pem"
+    bad.write_bytes(made.combined().read_bytes())
+    bad.chmod(0)
+    files: dict[str, Any] = {} if option == "tls_ca" else {"tls_cert": made.cert.name, "tls_key": made.key.name}
+    with as_nobody(tmp_path):
+        error = refused(connect, untouched.url, **files | {option: "bad.pem"})
+    assert error.option == option
+    assert "bad.pem" in str(error)
+    assert isinstance(error.__cause__, PermissionError)
 
 
 def test_a_path_may_be_text_or_a_path(

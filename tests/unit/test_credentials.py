@@ -55,6 +55,10 @@ def public_key(seed: str = SEED) -> str:
     return key.decode()
 
 
+def mistyped(key: str) -> str:
+    return key[:20] + ("A" if key[20] != "A" else "B") + key[21:]
+
+
 def is_signed(sig: str, seed: str = SEED) -> bool:
     raw = base64.urlsafe_b64decode(sig + "==")
     VerifyKey(base64.b32decode(public_key(seed))[1:33]).verify(NONCE.encode(), raw)
@@ -201,21 +205,49 @@ def test_a_bearer_signs_nothing():
 @pytest.mark.parametrize("answer", ["text", b"x" * 63, b"x" * 88, None, 5])
 def test_a_signature_that_is_none_is_told(answer: Any):
     with pytest.raises(ConfigError, match="signature_cb must return the 64 raw bytes") as caught:
-        credentials(nkey="U", signature_cb=lambda _: answer)
+        credentials(nkey=public_key(), signature_cb=lambda _: answer)
     assert caught.value.option == "signature_cb"
 
 
 @pytest.mark.parametrize(
-    "options", [{"nkeys_seed_str": SEED}, {"user_credentials_str": CREDS}, {"nkey": "U", "signature_cb": bytes}]
+    "nkey",
+    [
+        "U",
+        "x",
+        SEED,
+        mistyped(public_key()),
+        public_key()[:-1],
+        public_key() + "A",
+        public_key().lower(),
+        public_key(make_seed(kind=nkeys.PREFIX_BYTE_ACCOUNT)),
+        "Ü" * 56,
+    ],
+)
+def test_a_public_key_that_is_none_is_told(nkey: str):
+    with pytest.raises(ConfigError, match="nkey takes a user's public key") as caught:
+        make_options(None, {"nkey": nkey, "signature_cb": bytes})
+    assert caught.value.option == "nkey"
+    assert len(nkey) < 50 or nkey not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["nkeys_seed", "user_credentials", "tls_ca", "tls_cert", "tls_key"])
+@pytest.mark.parametrize("content", [SEED, JWT, CREDS, "a\nb", "-----BEGIN CERTIFICATE-----"])
+def test_the_content_in_place_of_the_path_is_told_and_not_shown(content: str, option: str):
+    for value in (content, [content, "x"]) if option == "user_credentials" else (content,):
+        with pytest.raises(ConfigError, match="path of a file") as caught:
+            make_options(None, {"tls_cert": "x", option: value})
+        assert caught.value.option == option
+        assert content not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"nkeys_seed_str": SEED}, {"user_credentials_str": CREDS}, {"nkey": public_key(), "signature_cb": bytes}],
 )
 def test_a_server_without_a_nonce_is_told(options: dict[str, Any]):
     asked = read_credentials(make_options(None, options), parse_url("a"))
     with pytest.raises(AuthorizationError, match="sent no nonce"):
         asked.answer(ServerInfo())
-
-
-def mistyped(seed: str) -> str:
-    return seed[:20] + ("A" if seed[20] != "A" else "B") + seed[21:]
 
 
 @pytest.mark.parametrize(

@@ -59,16 +59,18 @@ DEFAULTS: dict[str, Any] = {
 SECRETS = {"password", "token", "nkeys_seed_str", "user_credentials_str", "tls_key_password"}
 
 # Each kind of option: names, values that are taken, values that are not, and what the error says instead.
-TEXTS = ["name", "inbox_prefix", "user", "token", "nkeys_seed_str", "user_credentials_str", "nkey", "tls_key_password"]
+TEXTS = ["name", "inbox_prefix", "user", "token", "nkeys_seed_str", "user_credentials_str", "tls_key_password"]
 TEXTS += ["tls_hostname"]
 FLAGS = [name for name, default in DEFAULTS.items() if isinstance(default, bool)]
 SECONDS = ["connect_timeout", "ping_interval", "write_timeout", "request_timeout", "flush_timeout", "drain_timeout"]
 PAUSES = ["reconnect_time_wait", "reconnect_jitter", "reconnect_jitter_tls"]
 CALLS = [name for name in DEFAULTS if name.endswith("_cb")] + ["dialer"]
 PATHS = ["nkeys_seed", "tls_ca", "tls_cert", "tls_key"]
+PUBLIC_KEY = "UDVEU3DD4KOFECV66VIHWEZOYX4ZKR3WV27L464SIIPOU2IUI3JCYSJF"
 NO_NUMBERS = ["1", True, math.nan, math.inf, -math.inf, [1], 1j]
 KINDS: dict[str, tuple[list[str], list[Any], list[Any], str]] = {
     "text": (TEXTS, ["x", "a b"], ["", b"x", 5, True, ["x"]], "a str"),
+    "public key": (["nkey"], [PUBLIC_KEY], ["", b"x", 5, True], "a str"),
     "password": (["password"], [], [b"x", 5, True], "a str"),
     "flag": (FLAGS, [True, False], [0, 1, "yes", None, "True"], "True or False"),
     "seconds": (SECONDS, [0.001, 1, 1e9], [0, -1, 0.0, None, *NO_NUMBERS], "seconds as a number above 0"),
@@ -107,7 +109,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "tls_key": {"tls_cert": "x"},
     "tls_key_password": {"tls_cert": "x"},
     "nkey": {"signature_cb": bytes},
-    "signature_cb": {"nkey": "U"},
+    "signature_cb": {"nkey": PUBLIC_KEY},
 }
 """What an option cannot do without."""
 BAD = [(name, value, takes) for names, _, bad, takes in KINDS.values() for name in names for value in bad]
@@ -345,7 +347,7 @@ def test_every_secret_is_kept_from_being_shown():
     assert {field.name for field in dataclasses.fields(Options) if not field.repr} == SECRETS
 
 
-@pytest.mark.parametrize("name", [*SECRETS, "nkeys_seed", "user_credentials", "name"])
+@pytest.mark.parametrize("name", [*sorted(SECRETS), "nkeys_seed", "user_credentials", "name"])
 @pytest.mark.parametrize("value", [b"s3cr3t", ["s3cr3t"], {"s3cr3t": 1}])
 def test_an_error_quotes_no_value(name: str, value: Any):
     with pytest.raises(ConfigError) as caught:
