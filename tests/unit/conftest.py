@@ -1,4 +1,4 @@
-"""What tests of threads share: threads that cannot hold up the run, an interpreter in a hurry, and signals."""
+"""What tests share: threads that cannot hold up the run, an interpreter in a hurry, signals, patience."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.waiting import TIME_FACTOR
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
+
+# How long an example takes says nothing on a machine that is busy with something else.
+settings.register_profile("natsync", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("natsync")
 
 
 class Pool:
