@@ -138,3 +138,9 @@ def undialled() -> Iterator[Callable[..., object]]:
 
     yield dial
     assert not asked.items
+
+
+@pytest.fixture
+def connect(login: Login) -> Login:
+    """Connect as everywhere; here all that a client shows is searched for secrets in the end."""
+    return login
