@@ -22,6 +22,8 @@ _MAX_PAYLOAD = 1024 * 1024
 _MAX_NUMBER = 2**64 - 1
 _MAX_DIGITS = 20
 _MAX_INFO = 1024 * 1024
+# Servers send some 20 characters; a client signs what it is given, so it is given no more than a nonce.
+_MAX_NONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,12 @@ def _text(name: str, value: object) -> str:
     raise _wrong(name, "text")
 
 
+def _nonce(name: str, value: object) -> str:
+    if isinstance(value, str) and len(value) <= _MAX_NONCE and value.isascii() and value.isprintable():
+        return value
+    raise _wrong(name, f"at most {_MAX_NONCE} printable characters of ASCII")
+
+
 def _number(name: str, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_NUMBER:
         return value
@@ -146,3 +154,4 @@ _READER_OF_TYPE: dict[Any, Callable[[str, object], object]] = {
     "tuple[str, ...]": _texts,
 }
 _READERS = {each.name: _READER_OF_TYPE[each.type] for each in fields(ServerInfo) if each.name != "extra"}
+_READERS["nonce"] = _nonce

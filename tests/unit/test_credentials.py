@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import TYPE_CHECKING, Any
 
 import nkeys
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nacl.signing import VerifyKey
 
-from natsync.errors import AuthorizationError, ConfigError
+from natsync.errors import AuthorizationError, ConfigError, ProtocolError
 from natsync.policy.credentials import read_credentials
 from natsync.policy.keys import Seed, find_jwt, find_seed
 from natsync.policy.options import make_options
 from natsync.policy.urls import parse_url
-from natsync.protocol.info import ServerInfo
+from natsync.protocol.info import ServerInfo, parse_info
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -287,6 +290,20 @@ def test_a_file_that_cannot_be_used_is_named(option: str, tmp_path: Path):
         with pytest.raises(ConfigError, match=f"{path.name} of {option}.*{says}") as caught:
             credentials(**{option: path})
         assert caught.value.option == option
+
+
+@given(st.text(max_size=300) | st.integers() | st.lists(st.text()) | st.none())
+def test_any_nonce_is_signed_or_refused(nonce: object):
+    asked = read_credentials(make_options(None, {"nkeys_seed_str": SEED}), parse_url("a"))
+    try:
+        info = parse_info(json.dumps({"nonce": nonce}).encode())
+        signature = base64.urlsafe_b64decode(f"{asked.answer(info)['sig']}==")
+    except (AuthorizationError, ProtocolError):
+        return
+    finally:
+        asked.wipe()
+    assert isinstance(nonce, str)
+    VerifyKey(base64.b32decode(public_key())[1:33]).verify(nonce.encode(), signature)
 
 
 def test_seeds_are_wiped():

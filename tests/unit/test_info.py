@@ -139,6 +139,17 @@ def test_errors_do_not_hold_the_nonce(broken: bytes):
     assert error.__context__ is None
 
 
+@pytest.mark.parametrize("nonce", ["", "n", "n" * 256, "-_+/=~ "])
+def test_nonces(nonce: str):
+    assert parse_info(encode({"nonce": nonce})).nonce == nonce
+
+
+@pytest.mark.parametrize("nonce", ["n" * 257, "n\u00e4", "n\n", "n\0", 5, ["n"], {"n": "n"}, True])
+def test_what_is_no_nonce(nonce: object):
+    with pytest.raises(ProtocolError, match="wrong nonce: it must be at most 256 printable"):
+        parse_info(encode({"nonce": nonce}))
+
+
 def test_repr_hides_the_nonce():
     assert "s3cr3t" not in repr(parse_info(encode(FULL)))
 
