@@ -8,6 +8,8 @@ VENV ?= .venv
 ARGS ?=
 FUZZ_SECONDS ?= 60
 MINUTES ?= 30
+TLS_SECONDS ?= 60
+TLS_CONNECTIONS ?= 500
 SEED ?=
 
 BIN := $(VENV)/bin
@@ -18,7 +20,7 @@ PURE := natsync/errors.py,natsync/headers.py,natsync/subjects.py,natsync/nuid.py
 PURE := $(PURE),natsync/events.py,natsync/protocol/*,natsync/policy/*
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format matrix fuzz soak bench docs dist clean
+.PHONY: help venv demo test check format matrix fuzz soak tls-stress bench docs dist clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +30,7 @@ help:
 	@echo "make format   let ruff format and fix"
 	@echo "make matrix   all tests with every Python that is installed"
 	@echo "make fuzz     fuzz the parser for FUZZ_SECONDS (60)"
+	@echo "make tls-stress  TLS at full rate for TLS_SECONDS (60), and TLS_CONNECTIONS (500) short connections"
 	@echo "make soak     random faults for MINUTES (30), reproducible by SEED"
 	@echo "make bench    every client side by side, and the figures of the documentation"
 	@echo "make docs     the documentation, in docs/_build"
@@ -104,6 +107,10 @@ soak: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
+
+tls-stress: $(VENV)/.test
+	NATSYNC_TLS_SECONDS=$(TLS_SECONDS) NATSYNC_TLS_CONNECTIONS=$(TLS_CONNECTIONS) \
+	    $(BIN)/python -m pytest -q -p no:randomly tests/security/test_tls_traffic.py -k "full_rate or many_short" $(ARGS)
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build

@@ -1,7 +1,8 @@
 """What goes over TLS arrives as it was, at any rate and in both directions at once, and nobody on the way can read it.
 
-OpenSSL's connection objects bear one thread at a time, and natsync has many. `NATSYNC_TLS_SECONDS` (3) and
-`NATSYNC_TLS_CONNECTIONS` (40) make the last two tests as long as a hunt for races needs.
+OpenSSL's connection objects bear one thread at a time, and natsync has many. The last two tests hunt for what that may
+break; `make tls-stress` makes them long enough (`NATSYNC_TLS_SECONDS`, 3, and `NATSYNC_TLS_CONNECTIONS`, 40), and
+prints their figures.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import itertools
 import os
 import random
 import socket
+import ssl
 import struct
+import sys
 import threading
 import time
 import zlib
@@ -38,6 +41,8 @@ KIB = 1024
 SECONDS = float(os.environ.get("NATSYNC_TLS_SECONDS", "3"))
 CONNECTIONS = int(os.environ.get("NATSYNC_TLS_CONNECTIONS", "40"))
 PUBLISHERS = 4
+SHORT = 30  # messages of a publisher over a short connection
+AT_ONCE = 2  # short connections
 WINDOW = 200  # messages of a publisher that are under way
 
 NOISE = random.Random(4222).randbytes(2048 * KIB)
@@ -248,6 +253,13 @@ def publish_sealed(client: Client, subject: str, free: threading.Semaphore, unti
     raise AssertionError
 
 
+def tell(capfd: pytest.CaptureFixture[str], figures: str) -> None:
+    """Print figures in a run that is about them."""
+    if "NATSYNC_TLS_SECONDS" in os.environ:
+        with capfd.disabled():
+            print(f"{sys.version.split()[0]}, {ssl.OPENSSL_VERSION}: {figures}")
+
+
 class Checker:
     """A callback for the messages of one publisher: they are whole, and come once and in order."""
 
@@ -270,7 +282,9 @@ class Checker:
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + SECONDS * 2)
-def test_both_directions_at_full_rate(tls_server: NatsServer, authority: Authority, connect: Connect) -> None:
+def test_both_directions_at_full_rate(
+    tls_server: NatsServer, authority: Authority, connect: Connect, capfd: pytest.CaptureFixture[str]
+) -> None:
     trouble = Recorder()
     client = connect(
         tls_server.url, tls_ca=authority.file, disconnected_cb=trouble, error_cb=trouble, closed_cb=trouble
@@ -292,10 +306,11 @@ def test_both_directions_at_full_rate(tls_server: NatsServer, authority: Authori
     assert trouble.items == []
     assert client.stats.reconnects == 0
     assert min(counts) > 0
+    tell(capfd, f"{sum(counts)} messages, {client.stats.in_bytes / 1e6:.0f} MB each way, in {SECONDS:.0f} s")
 
 
 def short_connection(url: str, authority: Authority, connect: Connect, name: int) -> list[str]:
-    """Connect, send and receive from two threads for a moment, close; return what went wrong."""
+    """Connect, send and receive from four threads for a moment, close; return what went wrong."""
     trouble: list[str] = []
 
     def complain(event: Any) -> None:
@@ -303,25 +318,25 @@ def short_connection(url: str, authority: Authority, connect: Connect, name: int
             trouble.append(repr(event))
 
     client = connect(url, tls_ca=authority.file, disconnected_cb=complain, error_cb=complain)
-    checkers = [Checker() for _ in range(2)]
+    checkers = [Checker() for _ in range(PUBLISHERS)]
     threads = []
     until = time.monotonic() + 60.0
 
     def publish(subject: str, seed: int) -> None:
         dice = random.Random(seed)
-        for number in range(60):
+        for number in range(SHORT):
             client.publish(subject, sealed(number, dice.choice((8, 1000, 20 * KIB, 64 * KIB))))
 
     for number, checker in enumerate(checkers):
         subject = f"short.{name}.{number}"
         client.subscribe(subject, cb=checker)
-        threads.append(threading.Thread(target=publish, args=(subject, name * 2 + number)))
+        threads.append(threading.Thread(target=publish, args=(subject, name * PUBLISHERS + number)))
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
     client.flush(20.0 * TIME_FACTOR)
-    eventually(lambda: [checker.count for checker in checkers] == [60, 60], 20.0)
+    eventually(lambda: [checker.count for checker in checkers] == [SHORT] * PUBLISHERS, 20.0)
     if client.stats.reconnects:
         trouble.append(f"{client.stats.reconnects} reconnects")
     client.close()
@@ -330,8 +345,11 @@ def short_connection(url: str, authority: Authority, connect: Connect, name: int
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + CONNECTIONS * 2)
-def test_many_short_connections(tls_server: NatsServer, authority: Authority, connect: Connect) -> None:
-    with ThreadPoolExecutor(PUBLISHERS) as pool:
+def test_many_short_connections(
+    tls_server: NatsServer, authority: Authority, connect: Connect, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         names = range(CONNECTIONS)
         troubles = list(pool.map(lambda name: short_connection(tls_server.url, authority, connect, name), names))
     assert [trouble for trouble in troubles if trouble] == []
+    tell(capfd, f"{CONNECTIONS} connections, each with {PUBLISHERS} x {SHORT} messages both ways")
