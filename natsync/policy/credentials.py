@@ -95,9 +95,9 @@ def _from_seed(options: Options) -> Credentials:
     if options.nkeys_seed is not None:
         return _nkey(read_file(options.nkeys_seed, "nkeys_seed"), "nkeys_seed")
     if options.nkeys_seed_str is not None:
-        return _nkey(bytearray(options.nkeys_seed_str.encode()), "nkeys_seed_str")
+        return _nkey(_bytes(options.nkeys_seed_str), "nkeys_seed_str")
     if options.user_credentials_str is not None:
-        text = bytearray(options.user_credentials_str.encode())
+        text = _bytes(options.user_credentials_str)
         return _jwt(text, text, "user_credentials_str")
     paths = options.user_credentials
     if paths is None:
@@ -107,6 +107,11 @@ def _from_seed(options: Options) -> Credentials:
         return _jwt(jwt, seed, "user_credentials")
     text = read_file(paths, "user_credentials")
     return _jwt(text, text, "user_credentials")
+
+
+def _bytes(text: str) -> bytearray:
+    # Nothing is refused here: the errors of encoding carry the whole text.
+    return bytearray(text.encode("utf-8", "surrogatepass"))
 
 
 def _nkey(text: bytearray, option: str) -> Credentials:

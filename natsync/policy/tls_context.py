@@ -80,11 +80,14 @@ def _load_certificate(context: ssl.SSLContext, options: Options) -> None:
         asked.append(True)
         return options.tls_key_password or ""
 
+    failure: Exception | None = None
     try:
         context.load_cert_chain(expand(certificate), None if key is None else expand(key), password)
     except (ssl.SSLError, ValueError) as exc:
-        # Not chained when a password is about: nobody knows what a library puts into its errors.
-        raise _bad_certificate(options, exc, asked=bool(asked)) from (None if asked else exc)
+        failure = exc
+    if failure is not None:
+        # When a password is about, it is neither cause nor context: nobody knows what a library puts into its errors.
+        raise _bad_certificate(options, failure, asked=bool(asked)) from (None if asked else failure)
 
 
 def _check_readable(path: str | os.PathLike[str], option: str) -> None:

@@ -131,7 +131,7 @@ def _pieces(secret: str) -> Iterator[str]:
     if len(secret) < _SHORT:
         return
     if len(secret) <= 2 * _PIECE:
-        yield from {secret, quote(secret, safe=""), repr(secret)[1:-1], json.dumps(secret)[1:-1]}
+        yield from {secret, quote(secret, safe="", errors="replace"), repr(secret)[1:-1], json.dumps(secret)[1:-1]}
         return
     for begin in range(0, len(secret) - _PIECE + 1, _PIECE):
         yield secret[begin : begin + _PIECE]

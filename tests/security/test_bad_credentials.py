@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,11 +190,9 @@ def test_a_bad_file(
     login.searcher.add_secret(USER.creds)
     bad = files / "the-bad-one"
     break_it(bad)
-    begin = time.monotonic()
     error = login.refused(
         ConfigError, "127.0.0.1", dialer=undialled, retry_on_failed_connect=retry, **PATH_OPTIONS[way](bad)
     )
-    assert time.monotonic() - begin < 0.5
     assert error.option == way.partition(",")[0]
     assert error.option in str(error)
     assert not login.events.items

@@ -187,7 +187,7 @@ def test_silence_ends_with_connect_timeout(
     begin = time.monotonic()
     with pytest.raises(NatsTimeoutError) as caught:
         connect(server.url, tls_ca=authority.file, connect_timeout=0.5)
-    assert 0.5 <= time.monotonic() - begin <= 0.5 + 0.3 * TIME_FACTOR
+    assert 0.5 <= time.monotonic() - begin <= 0.5 + 2.0 * TIME_FACTOR
     assert caught.value.timeout == 0.5
     assert server.url in str(caught.value)
     assert "TLS" in str(caught.value)
@@ -204,7 +204,7 @@ def test_silence_after_the_handshake(
     begin = time.monotonic()
     with pytest.raises(NatsTimeoutError):
         connect(scripted(script).url, tls_ca=authority.file, connect_timeout=0.5)
-    assert 0.5 <= time.monotonic() - begin <= 0.5 + 0.3 * TIME_FACTOR
+    assert 0.5 <= time.monotonic() - begin <= 0.5 + 2.0 * TIME_FACTOR
 
 
 @pytest.mark.parametrize("at", ["in the handshake", "after the handshake"])

@@ -232,7 +232,11 @@ def test_a_certificates_file_without_the_key(connect: Connect, untouched: Script
     assert "tls_key" in str(error)
 
 
-@pytest.mark.parametrize("password", [None, "wrong-one", "w" * 2000], ids=["none", "wrong", "too long"])
+@pytest.mark.parametrize(
+    "password",
+    [None, "wrong-one", "w" * 2000, "wrong\ud800one"],
+    ids=["none", "wrong", "too long", "half a character"],
+)
 def test_an_encrypted_key_without_its_password(
     password: str | None, connect: Connect, untouched: ScriptedServer, made: Certificate
 ) -> None:
@@ -240,7 +244,7 @@ def test_an_encrypted_key_without_its_password(
     error = refused(connect, untouched.url, tls_cert=made.cert, tls_key=key, tls_key_password=password)
     assert error.option == "tls_key_password"
     assert str(key) in str(error)
-    assert password is None or password not in repr((error, error.__cause__, error.__context__))
+    assert password is None or (error.__cause__, error.__context__) == (None, None)
 
 
 AT_A_TERMINAL = """

@@ -306,6 +306,19 @@ def test_any_nonce_is_signed_or_refused(nonce: object):
     VerifyKey(base64.b32decode(public_key())[1:33]).verify(nonce.encode(), signature)
 
 
+@pytest.mark.parametrize("text", [SEED[:20] + "\ud800" + SEED[20:], CREDS.replace(SEED, "\ud800" + SEED)])
+@pytest.mark.parametrize("option", ["nkeys_seed_str", "user_credentials_str"])
+def test_half_a_character_in_a_secret_is_not_shown_with_it(text: str, option: str):
+    with pytest.raises(ConfigError) as caught:
+        credentials(**{option: text})
+    assert caught.value.option == option
+    assert caught.value.__context__ is None
+
+
+def test_half_a_character_in_a_comment_of_creds_does_no_harm():
+    assert credentials(user_credentials_str=f"# \ud800\n{CREDS}")["jwt"] == JWT
+
+
 def test_seeds_are_wiped():
     text = bytearray(CREDS.encode())
     seed = Seed(find_seed(text, "x"), "x")
