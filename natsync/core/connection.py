@@ -328,8 +328,7 @@ class Connection(Publisher):
         Raises:
             NatsError: What `drain()` raises; so a client that has come to its end by itself is no success.
         """
-        engine = self._engine
-        if error is not None or (engine.close_wanted and engine.lifecycle.cause is None):
+        if error is not None or self._engine.ended_by_wish:
             self._close()
         else:
             self.drain()

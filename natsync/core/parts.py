@@ -175,6 +175,11 @@ class Parts:
         error.__cause__ = cause
         return error
 
+    @property
+    def ended_by_wish(self) -> bool:
+        """Whether the user has closed or drained the client, or is at it; not if it ended because of an error."""
+        return self.close_wanted and self.lifecycle.cause is None
+
     def check_open(self) -> None:
         """Raise what a call on a client that is closed, or is about to be, gets."""
         if self.close_wanted or self.lifecycle.status is Status.CLOSED:
