@@ -1,8 +1,8 @@
-"""The two ways in which a thread of natsync waits for another.
+"""The ways in which a thread of natsync waits for another.
 
-Floor 0: knows `threading` and nothing of NATS. Both are made of one plain lock, because a plain lock is the only
-primitive that is at once the cheapest to wake, interruptible by Ctrl-C, and usable in a signal handler (a Condition is
-none of these).
+Floor 0: knows `threading` and nothing of NATS. All are made of plain locks, because a plain lock is the only primitive
+that is at once the cheapest to wake, interruptible by Ctrl-C, and usable in a signal handler. A Condition, and so an
+Event, is none of these: Ctrl-C on the way into its `with` leaves it locked for ever [cpython #74174].
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-__all__ = ["Latch", "Wakeup", "acquire_within"]
+__all__ = ["Gate", "Latch", "Wakeup", "acquire_within"]
 
 # A wait on a lock cannot be interrupted on Windows before Python 3.14 [cpython #80116]; there it is cut into slices.
 _SLICE = 0.1 if sys.platform == "win32" and sys.version_info < (3, 14) else threading.TIMEOUT_MAX
@@ -77,3 +77,33 @@ class Latch:
     def wait(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds and say whether the latch is open; it is for one waiter."""
         return acquire_within(self._lock, timeout)
+
+
+class Gate:
+    """A fact that any number of threads wait for, and that stays once it is one."""
+
+    __slots__ = ("_open", "_waiting")
+
+    def __init__(self) -> None:
+        self._open = False
+        self._waiting: list[Latch] = []
+
+    @property
+    def is_open(self) -> bool:
+        return self._open
+
+    def open(self) -> None:
+        """Let all go who wait, now and later."""
+        self._open = True
+        for latch in tuple(self._waiting):
+            latch.open()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds (`math.inf`: for ever) and say whether the gate is open."""
+        latch = Latch()
+        self._waiting.append(latch)
+        try:
+            # In this order: whoever opens it after the look finds the latch.
+            return self._open or latch.wait(timeout)
+        finally:
+            self._waiting.remove(latch)

@@ -299,7 +299,7 @@ class Connection(Publisher):
 
     def _close(self) -> None:
         engine = self._engine
-        if not engine.closed.is_set():
+        if not engine.closed.is_open:
             engine.request_close(muted=self._options.no_callbacks_after_close)
         engine.wait_ended(_CLOSE_TIMEOUT)
 
@@ -313,9 +313,9 @@ class Connection(Publisher):
         if timeout is not None and not isinstance(timeout, (int, float)):
             raise ConfigError(f"timeout takes seconds as a number, or None, not {timeout!r}", option="timeout")
         if on_thread_of(engine, "supervisor"):
-            return engine.closed.is_set()
+            return engine.closed.is_open
         engine.about_to_wait()
-        return engine.closed.wait(timeout)
+        return engine.closed.wait(Deadline(timeout).remaining())
 
     def __enter__(self: _Self) -> _Self:
         return self

@@ -44,7 +44,7 @@ def _after_fork_in_child() -> None:
         if client is not None:
             client._engine = Engine(client, engine.options)
             track(client._engine)
-            if engine.closed.is_set():
+            if engine.closed.is_open:
                 client._engine.request_close()
         engine.abandon()
 
@@ -59,7 +59,7 @@ def _exit_with_multiprocessing() -> None:
 
 def _at_exit() -> None:
     # Daemon threads still run here; they are stopped afterwards.
-    open_engines = [engine for engine in _tracked() if not engine.closed.is_set()]
+    open_engines = [engine for engine in _tracked() if not engine.closed.is_open]
     for engine in open_engines:
         engine.goodbye = min(engine.goodbye, _EXIT_GOODBYE)
         engine.request_close()

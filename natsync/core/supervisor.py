@@ -312,7 +312,7 @@ class Supervisor:
         parts.timer.stop()
         parts.dispatcher.stop()
         parts.lifecycle.move(Status.CLOSED, *events)
-        parts.closed.set()
+        parts.closed.open()
 
     def _end_sinks(self) -> None:
         parts = self._parts

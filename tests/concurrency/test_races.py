@@ -527,6 +527,23 @@ def test_ctrl_c_at_any_moment_leaves_the_client_usable(
     assert not slow, f"after {len(slow)} of {interrupted} interrupts the client was stuck"
 
 
+@pytest.mark.untraced
+@pytest.mark.timeout(60, method="thread")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer")
+def test_ctrl_c_at_any_moment_of_waiting_for_the_end(
+    strike: Strike, nats_server: NatsServer, connect: Connect
+) -> None:
+    chance = random.Random(1)
+    client = connect(nats_server.url)
+    interrupted = 0
+    enough = time.monotonic() + 3.0
+    while time.monotonic() < enough:
+        interrupted += strike.during(lambda: client.wait_closed(0.0002), chance.uniform(1e-6, 1e-4))
+    assert interrupted
+    threading.Thread(target=client.close, name="test-closer", daemon=True).start()
+    assert client.wait_closed(5.0 * TIME_FACTOR)
+
+
 def duration(call: Callable[[], object]) -> float:
     begin = time.monotonic()
     call()
