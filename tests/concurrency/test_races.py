@@ -491,6 +491,8 @@ def strike() -> Iterator[Strike]:
 @pytest.mark.timeout(60, method="thread")  # the signal of the other method is used here
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer")
 @pytest.mark.usefixtures("switching")
+# It may strike in the callback of a weak reference, from where nothing can be raised.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("call", ["request", "publish", "flush", "rtt"])
 def test_ctrl_c_at_any_moment_leaves_the_client_usable(
     call: str, strike: Strike, nats_server: NatsServer, proxy: FaultProxy, connect: Connect
@@ -530,6 +532,7 @@ def test_ctrl_c_at_any_moment_leaves_the_client_usable(
 @pytest.mark.untraced
 @pytest.mark.timeout(60, method="thread")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_at_any_moment_of_waiting_for_the_end(
     strike: Strike, nats_server: NatsServer, connect: Connect
 ) -> None:

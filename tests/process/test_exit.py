@@ -109,7 +109,9 @@ def test_an_unhandled_exception(nats_server: NatsServer, received: Recorder) -> 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_ctrl_c(nats_server: NatsServer, received: Recorder) -> None:
-    process = start(PROLOGUE + MANY + "say('ready')\nnatsync.Client.wait_closed(nc)", nats_server.url, *STRICT)
+    # A run in the background may ignore the signal, and hand that on.
+    source = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + PROLOGUE + MANY
+    process = start(source + "say('ready')\nnatsync.Client.wait_closed(nc)", nats_server.url, *STRICT)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     begin = time.monotonic()

@@ -287,6 +287,7 @@ def test_a_server_that_had_used_up_its_attempts_gets_new_ones(ways: Ways, connec
     ways.two.refuse()
     ways.lose(client)
     eventually(lambda: client.servers == (ways.one.url,))
+    failed.wait_for(1)
     assert tried(failed) == [ways.two.url]
     client.set_server_pool([ways.two.url, ways.one.url])
     client.force_reconnect()
