@@ -9,7 +9,8 @@ import logging
 import math
 
 from natsync.core.parts import Parts
-from natsync.errors import NatsError, NoServersError
+from natsync.errors import ConfigError, NatsError, NoServersError
+from natsync.events import ReconnectFailed
 from natsync.policy.backoff import Backoff
 from natsync.policy.pool import Server
 from natsync.policy.urls import parse_url
@@ -79,7 +80,7 @@ class Walk:
         if callback is None:
             return None
         with parts.pool_lock:
-            parts.pool.drop_exhausted(parts.options.max_reconnect_attempts)
+            parts.pool.drop_exhausted(self._current, parts.options.max_reconnect_attempts)
         servers = parts.pool.snapshot()
         if not servers:
             return None, 0.0
@@ -88,18 +89,24 @@ class Walk:
             if answer is None:
                 return None
             url, delay = answer
-            server = parts.pool.find(parse_url(url))
+            wanted = parse_url(url)
             pause = _seconds(delay)
         except Exception:
             _log.exception("reconnect_to_server_cb failed; the next server of the list is tried")
             return None
+        server = parts.pool.find(wanted)
         if server is None:
-            _log.warning(
-                "reconnect_to_server_cb chose a server that is not in the pool; the next one of the list is tried"
-            )
+            self._report_stranger(wanted.redacted)
             return None
         self._current = server
         return server, pause
+
+    def _report_stranger(self, url: str) -> None:
+        error = ConfigError(
+            f"reconnect_to_server_cb chose {url}, which is not in the pool; the next server of the list is tried",
+            option="reconnect_to_server_cb",
+        )
+        self._parts.lifecycle.report(ReconnectFailed(self._parts.client, error, url))
 
     def exhausted(self) -> NatsError:
         """Make the error for a walk that has come to its end."""

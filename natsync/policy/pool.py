@@ -81,10 +81,15 @@ class ServerPool:
         """Return the entry of an address, or None."""
         return next((server for server in self._servers if server.address == (url.host, url.port)), None)
 
-    def drop_exhausted(self, max_attempts: int | None) -> None:
-        """Remove every server whose attempts are used up."""
+    def drop_exhausted(self, current: Server | None, max_attempts: int | None) -> None:
+        """Remove every server whose attempts are used up; with `max_attempts` 0 all but the current one have one."""
         if max_attempts is not None:
-            self._servers = [server for server in self._servers if server.attempts < max_attempts]
+            known = None if current is None else self._entry_of(current)
+            self._servers = [
+                server
+                for server in self._servers
+                if server.attempts < (max_attempts if server is known else max(1, max_attempts))
+            ]
 
     def replace(self, urls: Sequence[ServerUrl]) -> None:
         """Take these servers in place of all; those that stay keep their attempts [nats.go SetServerPool]."""

@@ -145,12 +145,19 @@ def test_a_lost_server_that_is_not_in_the_pool_any_more_is_not_put_back():
     assert hosts(pool) == "abc"
 
 
-@pytest.mark.parametrize("limit, left", [(None, "abc"), (0, ""), (1, "a"), (2, "ab"), (3, "abc")])
+@pytest.mark.parametrize("limit, left", [(None, "abc"), (0, "a"), (1, "a"), (2, "ab"), (3, "abc")])
 def test_used_up_servers_can_be_dropped(limit: int | None, left: str):
     pool = make_pool(THREE)
     for attempts, server in enumerate(pool.snapshot()):
         server.attempts = attempts
-    pool.drop_exhausted(limit)
+    pool.drop_exhausted(None, limit)
+    assert hosts(pool) == left
+
+
+@pytest.mark.parametrize("limit, left", [(None, "abc"), (0, "bc"), (1, "abc")])
+def test_the_lost_server_has_no_attempt_when_there_are_none(limit: int | None, left: str):
+    pool = make_pool(THREE)
+    pool.drop_exhausted(pool.snapshot()[0], limit)
     assert hosts(pool) == left
 
 
@@ -381,11 +388,13 @@ class PoolMachine(RuleBasedStateMachine):
         if self.current not in self.pool.snapshot():
             self.current = None
 
-    @rule(limit=st.sampled_from([None, 2, 5]))
+    @rule(limit=st.sampled_from([None, 0, 2, 5]))
     def drop_exhausted(self, limit: int | None) -> None:
-        self.pool.drop_exhausted(limit)
+        self.pool.drop_exhausted(self.current, limit)
         if limit is not None:
-            self.order = [name for name in self.order if self.attempts[name] < limit]
+            self.order = [
+                name for name in self.order if self.attempts[name] < (limit or int(name != self.current_name))
+            ]
 
     @invariant()
     def facts_agree(self) -> None:

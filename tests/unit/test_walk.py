@@ -25,6 +25,7 @@ THREE = ["nats://a:1", "nats://b:2", "nats://c:3"]
 
 def make_parts(servers: list[str], *, force: bool = False, **options: Any) -> Any:
     """What a walk needs of a client's parts."""
+    reported: list[Any] = []
     made = make_options(servers, {"reconnect_time_wait": 2.0, "reconnect_jitter": 0.0, **options})
     return SimpleNamespace(
         options=made,
@@ -33,6 +34,9 @@ def make_parts(servers: list[str], *, force: bool = False, **options: Any) -> An
         connector=SimpleNamespace(secure=False),
         info=ServerInfo(server_id="X"),
         force_wanted=force,
+        client=None,
+        lifecycle=SimpleNamespace(report=reported.append),
+        reported=reported,
     )
 
 
@@ -208,11 +212,12 @@ def test_none_leaves_the_choice_to_natsync():
         RuntimeError("oops"),
     ],
 )
-def test_a_bad_choice_is_logged_and_the_next_one_is_tried(answer: Any, caplog: pytest.LogCaptureFixture):
+def test_a_bad_choice_is_told_and_the_next_one_is_tried(answer: Any, caplog: pytest.LogCaptureFixture):
     choose, _ = chooser([answer])
+    parts = make_parts(THREE, reconnect_to_server_cb=choose)
     with caplog.at_level(logging.WARNING, "natsync.supervisor"):
-        assert steps(lost_first(make_parts(THREE, reconnect_to_server_cb=choose)), 1) == [("b", 0.0)]
-    assert "reconnect_to_server_cb" in caplog.text
+        assert steps(lost_first(parts), 1) == [("b", 0.0)]
+    assert "reconnect_to_server_cb" in caplog.text + "".join(str(event.error) for event in parts.reported)
 
 
 def test_the_user_cannot_choose_what_is_used_up():
@@ -220,6 +225,13 @@ def test_the_user_cannot_choose_what_is_used_up():
     parts = make_parts(THREE, reconnect_to_server_cb=choose, max_reconnect_attempts=1)
     assert steps(lost_first(parts), 4) == [("c", 0.0), ("b", 0.0), ("a", 0.0), None]
     assert [servers for servers, _ in asked] == [tuple(THREE), tuple(THREE[:2]), ("nats://a:1",)]
+
+
+def test_without_attempts_the_user_may_choose_any_but_the_lost_server():
+    choose, asked = chooser([("nats://c:3", 0), None, None])
+    parts = make_parts(THREE, reconnect_to_server_cb=choose, max_reconnect_attempts=0)
+    assert steps(lost_first(parts), 3) == [("c", 0.0), ("b", 2.0), None]
+    assert [servers for servers, _ in asked] == [tuple(THREE[1:]), ("nats://b:2",)]
 
 
 def test_a_server_that_is_gone_from_the_pool_is_no_trouble():
