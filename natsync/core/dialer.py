@@ -97,9 +97,15 @@ def _dial_custom(
     dialer: Callable[[str, int, float], socket.socket], url: ServerUrl, deadline: Deadline
 ) -> socket.socket:
     try:
-        return dialer(url.host, url.port, deadline.remaining())
+        sock = dialer(url.host, url.port, deadline.remaining())
     except Exception as exc:
         raise NoServersError(f"the dialer could not reach {url.redacted}: {exc}", server=url.redacted) from exc
+    if not hasattr(sock, "fileno"):
+        raise NoServersError(
+            f"the dialer returned {type(sock).__name__} for {url.redacted}, and not a connected socket",
+            server=url.redacted,
+        )
+    return sock
 
 
 def _connect(family: int, address: _Address, timeout: float, abort: Abort) -> socket.socket:

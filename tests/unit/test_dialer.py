@@ -341,3 +341,9 @@ def test_whatever_a_dialer_raises_is_that_servers_failure(error: Exception):
     with pytest.raises(NoServersError, match=f"the dialer could not reach nats://some.name:4222: {error}") as caught:
         dial(parse_url("some.name"), Deadline(5), Abort(), dialer=dialer)
     assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("answer", [None, "localhost", ("127.0.0.1", 4222)])
+def test_a_dialer_that_returns_no_socket_is_told_so(answer: Any):
+    with pytest.raises(NoServersError, match=f"returned {type(answer).__name__} for nats://some.name:4222"):
+        dial(parse_url("some.name"), Deadline(5), Abort(), dialer=lambda host, port, timeout: answer)
