@@ -139,7 +139,7 @@ def _user_info(user: str | None, password: str | None) -> tuple[str | None, str 
 
 
 def _bad(what: str) -> ConfigError:
-    return ConfigError(f"{what}; write {_TAKES}", option="servers")
+    return ConfigError(f"servers: {what}; write {_TAKES}", option="servers")
 
 
 def _harmless(exc: ValueError) -> str:
