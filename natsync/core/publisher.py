@@ -304,7 +304,12 @@ class Publisher(Facts):
         return replies
 
     def new_inbox(self) -> str:
-        """Return a subject that nobody else uses, for replies."""
+        """Return a subject that nobody else uses, for replies.
+
+        Raises:
+            ConnectionClosedError: The client is closed.
+        """
+        self._engine.check_open()
         return f"{self._options.inbox_prefix}.{next_nuid()}"
 
     # Helpers.

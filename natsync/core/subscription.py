@@ -229,14 +229,19 @@ class Subscription(AbstractContextManager["Subscription"]):
 
         Raises:
             ConfigError: A limit is neither above 0 nor -1.
+            ForkedConnectionError: It belongs to the parent process.
         """
         check_limit("msgs", msgs)
         check_limit("bytes", bytes)
+        self._check_ours()
         self._sink.set_limits(msgs, bytes)
 
-    def _check_alive(self) -> None:
+    def _check_ours(self) -> None:
         if self._parts.is_forked:
             raise ForkedConnectionError("this subscription belongs to the parent process; subscribe anew in the child")
+
+    def _check_alive(self) -> None:
+        self._check_ours()
         self._parts.check_open()
         if self._sink.has_ended:
             self._parts.check_open()  # it may have ended just now, by the client's end

