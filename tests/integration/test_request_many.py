@@ -71,13 +71,13 @@ def is_forgotten(client: Client) -> bool:
 def test_it_ends_at_the_timeout(nats_client: Client, service: Client) -> None:
     began = time.monotonic()
     assert numbers(nats_client.request_many("many", b"5", timeout=0.2)) == [0, 1, 2, 3, 4]
-    assert 0.2 <= time.monotonic() - began < 0.4 * TIME_FACTOR
+    assert 0.2 <= time.monotonic() - began < 1.4 * TIME_FACTOR
     assert is_forgotten(nats_client)
 
 
 def test_the_option_is_the_default_timeout(connect: Connect, nats_server: NatsServer, service: Client) -> None:
     client = connect(nats_server.url, request_timeout=0.2)
-    assert 0.2 <= took(lambda: numbers(client.request_many("many", b"5"))) < 0.4 * TIME_FACTOR
+    assert 0.2 <= took(lambda: numbers(client.request_many("many", b"5"))) < 1.4 * TIME_FACTOR
 
 
 def test_a_service_that_does_not_answer_gives_nothing(nats_client: Client, service: Client) -> None:
@@ -102,7 +102,7 @@ def test_fewer_messages_than_the_most_end_at_the_timeout(nats_client: Client, se
 def test_it_ends_when_nothing_comes_any_more(nats_client: Client, service: Client) -> None:
     began = time.monotonic()
     assert numbers(nats_client.request_many("many", b"5", timeout=PATIENCE, stall=0.1)) == [0, 1, 2, 3, 4]
-    assert 0.1 <= time.monotonic() - began < 0.5 * TIME_FACTOR
+    assert 0.1 <= time.monotonic() - began < 1.5 * TIME_FACTOR
     assert is_forgotten(nats_client)
 
 
@@ -135,7 +135,7 @@ def test_the_timeout_is_for_everything(nats_client: Client, service: Client) -> 
     flooding = in_background(flood)
     began = time.monotonic()
     replies = list(nats_client.request_many("flood", timeout=0.3, stall=5))
-    assert 0.3 <= time.monotonic() - began < 0.6 * TIME_FACTOR
+    assert 0.3 <= time.monotonic() - began < 1.6 * TIME_FACTOR
     assert len(replies) > 3
     over.set()
     flooding.result(PATIENCE)
@@ -207,7 +207,7 @@ def test_nobody_there_is_known_at_once(nats_client: Client) -> None:
     began = time.monotonic()
     with pytest.raises(NoRespondersError) as caught:
         list(nats_client.request_many("nobody", timeout=10))
-    assert time.monotonic() - began < 0.2 * TIME_FACTOR
+    assert time.monotonic() - began < 1.2 * TIME_FACTOR
     assert caught.value.subject == "nobody"
     assert is_forgotten(nats_client)
 

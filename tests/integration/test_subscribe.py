@@ -249,7 +249,7 @@ def test_next_msg_waits_as_long_as_it_was_told(nats_client: Client, timeout: flo
     began = time.monotonic()
     with pytest.raises(NatsTimeoutError) as caught:
         sub.next_msg(timeout)
-    assert timeout <= time.monotonic() - began < timeout + 0.2 * TIME_FACTOR
+    assert timeout <= time.monotonic() - began < timeout + 1.2 * TIME_FACTOR
     assert isinstance(caught.value, TimeoutError)
     publish(nats_client, "sub.timeout", 1)
     assert sub.next_msg(timeout).data == b"0"

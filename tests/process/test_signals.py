@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
-AT_ONCE = 0.1 + 0.2 * TIME_FACTOR
+AT_ONCE = 1.0 * TIME_FACTOR
 
 
 class Interrupt:

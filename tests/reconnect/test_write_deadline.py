@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Scripted = Callable[..., ScriptedServer]
 
 KIB = 1024
-SLACK = 0.5 * TIME_FACTOR
+SLACK = 1.5 * TIME_FACTOR
 
 
 def narrow(host: str, port: int, timeout: float) -> socket.socket:
