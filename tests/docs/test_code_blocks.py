@@ -48,7 +48,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 # A page that is played from top to bottom by test_security_page.py.
 WHOLE = {"security.rst"}
-PAGES = [ROOT / "README.rst", *sorted(page for page in (ROOT / "docs").glob("*.rst") if page.name not in WHOLE)]
+PAGES = [
+    ROOT / "README.rst",
+    *sorted(page for page in (ROOT / "docs").rglob("*.rst") if "_build" not in page.parts and page.name not in WHOLE),
+]
 # Python 3.12 and newer warn of every fork of a process with threads; the guide says so.
 FORK_WARNING = "ignore:This process:DeprecationWarning"
 URLS = ("nats://127.0.0.1:4222", "nats://a:4222")
@@ -64,7 +67,7 @@ class Part:
     def compile(self, page: Path, url: str = "") -> Any:
         """Compile the part so that tracebacks name its page and show its lines."""
         text = with_url(self.text, url)
-        name = f"{page.name}:{self.line}"
+        name = f"{page.relative_to(ROOT)}:{self.line}"
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
         return compile(text, name, "exec")
 
@@ -88,7 +91,7 @@ class Block:
     own_process: bool = False
 
     def __str__(self) -> str:
-        return f"{self.page.name}:{self.code.line}"
+        return f"{self.page.relative_to(ROOT)}:{self.code.line}"
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
@@ -218,8 +221,8 @@ def test_block_in_a_process_of_its_own(nats_server: NatsServer, block: Block, tm
 
 
 def test_the_pages_have_blocks() -> None:
-    pages = {block.page.name for block in BLOCKS}
-    assert {"README.rst", "guide.rst", "index.rst", "options.rst", "reconnecting.rst"} <= pages
+    pages = {str(block.page.relative_to(ROOT).as_posix()) for block in BLOCKS}
+    assert {"README.rst", "docs/guide.rst", "docs/reconnecting.rst", "docs/topics/delivery.rst"} <= pages
 
 
 def test_companions_are_found_by_their_indentation(tmp_path: Path) -> None:
