@@ -1,5 +1,7 @@
 """What the documentation shows must run: each block of Python, against a real server, and each example.
 
+What is typed at a terminal, and the files that are used there, run in `test_terminals.py`.
+
 A block may have three hidden companions in the source of its page, as comments of reStructuredText::
 
     .. prelude:
@@ -22,14 +24,11 @@ import contextlib
 import dataclasses
 import inspect
 import io
-import itertools
-import linecache
 import os
 import re
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,97 +39,16 @@ import natsync
 import natsync.testing
 from natsync.policy.options import ConnectOptions, Options
 from natsync.testing import NatsCluster, NatsServer
+from tests.support.pages import PAGES, ROOT, Block, Part, blocks_of, with_url
 from tests.support.waiting import TIME_FACTOR, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
-# A page that is played from top to bottom by test_security_page.py.
-WHOLE = {"security.rst"}
-PAGES = [
-    ROOT / "README.rst",
-    *sorted(page for page in (ROOT / "docs").rglob("*.rst") if "_build" not in page.parts and page.name not in WHOLE),
-]
 # Python 3.12 and newer warn of every fork of a process with threads; the guide says so.
 FORK_WARNING = "ignore:This process:DeprecationWarning"
-URLS = ("nats://127.0.0.1:4222", "nats://a:4222")
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """Some lines of Python, and the number of the first one."""
-
-    line: int
-    text: str
-
-    def compile(self, page: Path, url: str = "") -> Any:
-        """Compile the part so that tracebacks name its page and show its lines."""
-        text = with_url(self.text, url)
-        name = f"{page.relative_to(ROOT)}:{self.line}"
-        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-        return compile(text, name, "exec")
-
-
-def with_url(text: str, url: str) -> str:
-    """Put the test's server in place of those that the documentation names."""
-    for placeholder in URLS:
-        text = text.replace(placeholder, url)
-    return text
-
-
-NOTHING = Part(1, "")
-
-
-@dataclasses.dataclass
-class Block:
-    page: Path
-    code: Part
-    prelude: Part = NOTHING
-    afterwards: Part = NOTHING
-    own_process: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.code.line}"
-
-
-def blocks_of(page: Path) -> Iterator[Block]:
-    """Find the blocks of a page, each with its companions."""
-    lines = page.read_text("utf-8").splitlines()
-    prelude, own_process = NOTHING, False
-    block: Block | None = None
-    for number, line in enumerate(lines):
-        text = line.strip()
-        if text == ".. prelude:":
-            prelude = part_after(lines, number)
-        elif text == ".. own process":
-            own_process = True
-        elif text == ".. afterwards:":
-            assert block is not None, f"{page.name}:{number + 1}: there is no block before this"
-            block.afterwards = part_after(lines, number)
-        elif text.startswith((".. code-block:: python", ".. code:: python", ".. sourcecode:: python")):
-            if block is not None:
-                yield block
-            block = Block(page, part_after(lines, number), prelude, own_process=own_process)
-            prelude, own_process = NOTHING, False
-        else:
-            assert not re.match(r"\.\. (prelude|afterwards|own)", text), f"{page.name}:{number + 1}: misspelt"
-    if block is not None:
-        yield block
-
-
-def part_after(lines: list[str], number: int) -> Part:
-    """Return what is indented more than the line of that number, which is the part's headline."""
-    margin = indentation(lines[number])
-    body = itertools.takewhile(lambda line: not line.strip() or indentation(line) > margin, lines[number + 1 :])
-    return Part(number + 2, textwrap.dedent("\n".join(body)))
-
-
-def indentation(line: str) -> int:
-    return len(line) - len(line.lstrip())
-
-
-BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+# A block with a caption is a file, which is used at a terminal: test_terminals.py.
+BLOCKS = [block for page in PAGES for block in blocks_of(page) if block.language == "python" and not block.caption]
 
 
 class Stage:
