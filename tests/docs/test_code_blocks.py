@@ -39,7 +39,7 @@ import natsync
 import natsync.testing
 from natsync.policy.options import ConnectOptions, Options
 from natsync.testing import NatsCluster, NatsServer
-from tests.support.pages import PAGES, ROOT, Block, Part, blocks_of, with_url
+from tests.support.pages import PAGES, ROOT, Block, Part, blocks_of, code_in, rows_of, with_url
 from tests.support.waiting import TIME_FACTOR, eventually
 
 if TYPE_CHECKING:
@@ -225,29 +225,7 @@ def test_a_worker_that_is_told_to_end_finishes_its_jobs(nats_server: NatsServer,
 # Tables and reference.
 
 
-def rows_of(page: Path) -> list[list[str]]:
-    """Return the rows of a page's list-tables, without the headlines, each as the text of its cells."""
-    rows: list[list[str]] = []
-    in_row = False
-    for line in page.read_text("utf-8").splitlines():
-        cell = re.match(r"    (\* |  )-(?: (.*))?$", line)
-        if cell:
-            if cell[1] == "* ":
-                rows.append([])
-            rows[-1].append(cell[2] or "")
-            in_row = True
-        elif in_row and line.startswith(" " * 8):
-            rows[-1][-1] += " " + line.strip()
-        else:
-            in_row = False
-    return [row for row in rows if row[0].startswith("``")]
-
-
-def code_in(cell: str) -> list[str]:
-    return re.findall(r"``(.*?)``", cell)
-
-
-OPTIONS = {row[0].strip("`"): row for row in rows_of(ROOT / "docs" / "options.rst")}
+OPTIONS = {row[0].strip("`"): row for row in rows_of((ROOT / "docs" / "options.rst").read_text("utf-8"))}
 FIELDS = {field.name: field for field in dataclasses.fields(Options) if field.name != "servers"}
 
 
@@ -268,7 +246,7 @@ def test_the_table_of_options_has_the_type_and_the_default(name: str) -> None:
         assert unit == "seconds"
 
 
-ERRORS = ROOT / "docs" / "errors.rst"
+ERRORS = (ROOT / "docs" / "errors.rst").read_text("utf-8")
 
 
 def test_the_page_of_errors_has_all_errors_and_their_parents() -> None:
@@ -277,7 +255,7 @@ def test_the_page_of_errors_has_all_errors_and_their_parents() -> None:
         name: [parent.__name__ for parent in getattr(natsync.errors, name).__bases__] for name in natsync.errors.__all__
     }
     assert all(all(row) and len(row) == 4 for row in rows_of(ERRORS))
-    detailed = re.findall(r"^\.\. autoexception:: natsync\.errors\.(\w+)$", ERRORS.read_text("utf-8"), re.MULTILINE)
+    detailed = re.findall(r"^\.\. autoexception:: natsync\.errors\.(\w+)$", ERRORS, re.MULTILINE)
     assert sorted(detailed) == sorted(natsync.errors.__all__)
 
 

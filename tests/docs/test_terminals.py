@@ -136,8 +136,9 @@ class Terminal:
 
 
 def as_pattern(shown: str) -> re.Pattern[str]:
-    """Make a regular expression of output in which `...` stands for anything."""
-    pieces = map(re.escape, shown.strip().split("..."))
+    """Make a regular expression of output in which `...` stands for anything, and alone in a line for no line, too."""
+    shown = re.sub(r"^\.\.\.\n", "...", shown.strip() + "\n", flags=re.MULTILINE)
+    pieces = map(re.escape, shown.rstrip("\n").split("..."))
     return re.compile(r"\s*" + ".*?".join(pieces) + r"[ \n]*", re.DOTALL)
 
 
@@ -245,6 +246,8 @@ def test_what_is_shown_is_compared_with_what_is_printed() -> None:
     assert as_pattern("a (b)\n...d\n").fullmatch("a (b)\nc\nd\n")
     assert not as_pattern("a (b)\n...d\n").fullmatch("a (b)\nc\n")
     assert not as_pattern("a").fullmatch("a\nb\n")
+    assert as_pattern("...\na\n...\n").fullmatch("a\n")
+    assert as_pattern("...\na\n...\n").fullmatch("b\na\nc\n")
 
 
 def test_a_command_that_prints_something_else_fails(tmp_path: Path) -> None:
