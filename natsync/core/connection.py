@@ -81,6 +81,9 @@ class Connection(Publisher):
             pending_bytes_limit: Most bytes pending; likewise.
             workers: Run the callback for so many messages at once; order is given up then.
 
+        Returns:
+            The subscription. The server hears of it soon; `flush()` says when it has.
+
         Raises:
             BadSubjectError, BadQueueError, ConfigError, TypeError: An argument cannot be used.
             ConnectionClosedError, ConnectionDrainingError: The client takes no more subscriptions.
@@ -147,13 +150,16 @@ class Connection(Publisher):
     def flush(self, timeout: float | None = None) -> None:
         """Block until the server has processed everything that was sent before: publishes, subscribes, unsubscribes.
 
+        Sends a PING, which the server answers in turn. It says nothing of subscribers.
+
         Args:
-            timeout: Seconds; None for the option `flush_timeout`.
+            timeout: Seconds; None for the option `flush_timeout` (10.0).
 
         Raises:
             NatsTimeoutError: The server did not answer in time.
             ConnectionReconnectingError: The connection was lost meanwhile. (A flush begun without one waits for it.)
             ConnectionClosedError: The client is, or was meanwhile, closed.
+            ConfigError: `timeout` is no number above 0.
         """
         engine = self._ready_to_wait()
         deadline = self._deadline(timeout, self._options.flush_timeout)
@@ -163,11 +169,11 @@ class Connection(Publisher):
         """Return the seconds from sending a PING to the server's answer; blocks for that long.
 
         Args:
-            timeout: Seconds; None for the option `flush_timeout`.
+            timeout: Seconds; None for the option `flush_timeout` (10.0).
 
         Raises:
             ConnectionReconnectingError: There is no connection, or it was lost meanwhile.
-            NatsTimeoutError, ConnectionClosedError: As `flush`.
+            NatsTimeoutError, ConnectionClosedError, ConfigError: As `flush`.
         """
         engine = self._ready_to_wait()
         deadline = self._deadline(timeout, self._options.flush_timeout)
@@ -241,10 +247,11 @@ class Connection(Publisher):
         draining and returns. While the client drains already, waits for that.
 
         Args:
-            timeout: Seconds for all of it; None for the option `drain_timeout`.
+            timeout: Seconds for all of it; None for the option `drain_timeout` (30.0).
 
         Raises:
             NatsTimeoutError: It was not over in time; the client has been closed all the same.
+            ConfigError: `timeout` is no number above 0; the client is not drained.
             ConnectionReconnectingError: There was no connection; the client has been closed.
             ConnectionClosedError: The client is closed already, or the connection was lost while draining.
         """
@@ -308,6 +315,12 @@ class Connection(Publisher):
 
         Args:
             timeout: Seconds; None, the default, waits for ever (Ctrl-C works).
+
+        Returns:
+            Whether the client is closed; False when time was over before.
+
+        Raises:
+            ConfigError: `timeout` is no number.
         """
         engine = self._engine
         if timeout is not None and not isinstance(timeout, (int, float)):

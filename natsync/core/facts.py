@@ -76,7 +76,7 @@ class Facts:
 
     @property
     def last_error(self) -> BaseException | None:
-        """The error of the latest event that had one."""
+        """The error of the latest event that had one; None when there was none."""
         return self._engine.lifecycle.last_error
 
     @property

@@ -36,9 +36,11 @@ class Msg:
     __slots__ = ("_headers", "data", "reply", "subject", "subscription")
 
     subject: str
+    """Where it was published, or is to be."""
     data: bytes
     """The payload."""
     reply: str | None
+    """The subject that an answer goes to; None if no answer is wanted."""
     subscription: Subscription | None
     """The subscription it came by; None for one that was made, and for the answer to a request."""
 
@@ -79,6 +81,10 @@ class Msg:
         """Publish an answer to the message's reply subject; blocks and raises as `Client.publish` does.
 
         Works from any thread, also after the subscription has ended.
+
+        Args:
+            data: The payload, bytes-like.
+            headers: As in `Client.publish`. Those of the message asked are not repeated.
 
         Raises:
             BadSubscriptionError: The message was not received by a subscription.

@@ -82,7 +82,7 @@ class Publisher(Facts):
         Args:
             subject: Where to.
             data: The payload: any bytes-like object, copied.
-            reply: The subject that answers should go to.
+            reply: The subject that answers should go to; None, the default, asks for none.
             headers: A `Headers`, or a mapping of `str` to `str` or to a sequence of `str`.
 
         Raises:
@@ -112,7 +112,10 @@ class Publisher(Facts):
         self._put(frame, size)
 
     def publish_msg(self, msg: Msg) -> None:
-        """Publish a message object: its subject, data, reply and headers.
+        """Publish a message object: its subject, data, reply and headers. Blocks and raises as `publish` does.
+
+        Args:
+            msg: Made by you, or received; it is not changed.
 
         Raises:
             Others: As `publish`.
@@ -188,18 +191,20 @@ class Publisher(Facts):
     ) -> Msg:
         """Publish a request and return the first reply; blocks until it is there, at most `timeout` seconds.
 
-        Works inside callbacks. While the connection is lost it goes on waiting.
+        Works inside callbacks. While the connection is lost it goes on waiting. The reply's `subscription` is None.
 
         Args:
             subject: Where to.
             data: The payload, bytes-like.
-            timeout: Seconds for everything; None for the option `request_timeout`.
+            timeout: Seconds for everything; None for the option `request_timeout` (5.0).
             headers: As in `publish`.
 
         Raises:
-            NoRespondersError: Nobody listens on the subject; at once.
+            NoRespondersError: Nobody listens on the subject; at once, as the server says so [nats-server 2.2].
             NatsTimeoutError: No reply came in time.
             ConnectionClosedError: The client is, or was meanwhile, closed.
+            ConnectionReconnectingError: In a callback that is asked while connecting.
+            ConfigError: `timeout` is no number above 0.
             Others: As `publish`.
         """
         engine = self._ready_to_wait()
@@ -235,7 +240,11 @@ class Publisher(Facts):
             subject: Where to.
             data: The payload, bytes-like.
             headers: As in `publish`.
-            timeout: Seconds until the future fails with NatsTimeoutError; None for the option `request_timeout`.
+            timeout: Seconds until the future fails with NatsTimeoutError; None for the option `request_timeout` (5.0).
+
+        Raises:
+            ConfigError: `timeout` is no number above 0.
+            Others: As `publish`, at once.
         """
         engine = self._ready()
         deadline = self._deadline(timeout, self._options.request_timeout)
@@ -274,7 +283,7 @@ class Publisher(Facts):
             subject: Where to.
             data: The payload, bytes-like.
             headers: As in `publish`.
-            timeout: Seconds for everything; None for the option `request_timeout`.
+            timeout: Seconds for everything; None for the option `request_timeout` (5.0).
             max_msgs: Most replies; None for no limit.
             stall: Seconds; None for no limit.
             sentinel: Says of a reply that it is the end.
@@ -282,6 +291,8 @@ class Publisher(Facts):
         Raises:
             NoRespondersError: Nobody listens on the subject; in the first step.
             ConnectionClosedError: The client was closed; in a step.
+            ConnectionReconnectingError: In a callback that is asked while connecting.
+            ConfigError: `timeout`, `stall` or `max_msgs` is no number above 0.
             Others: As `publish`, at once.
         """
         engine = self._ready_to_wait()

@@ -175,9 +175,10 @@ class Subscription(AbstractContextManager["Subscription"]):
         waited for. From inside a callback it starts draining and returns.
 
         Args:
-            timeout: Seconds; None for the option `drain_timeout`.
+            timeout: Seconds; None for the option `drain_timeout` (30.0).
 
         Raises:
+            ConfigError: `timeout` is no number above 0.
             NatsTimeoutError: Time is over; the subscription has been ended, and what was pending is discarded.
             BadSubscriptionError: It has ended already.
             ConnectionClosedError: The client is closed.

@@ -134,7 +134,7 @@ class NatsServer:
         return f"http://{_HOST}:{_port_of(self._ports['monitoring'][0])}"
 
     def monitor(self, path: str) -> dict[str, Any]:
-        """Return the JSON of a monitoring page such as "routez" or "jsz?accounts=1"."""
+        """Return the JSON of a monitoring page such as "routez" or "jsz?accounts=1" (`path`); blocks at most 10 s."""
         with _loopback.open(f"{self.monitor_url}/{path}", timeout=_DEADLINE) as answer:
             page: dict[str, Any] = json.load(answer)
         return page

@@ -285,3 +285,23 @@ def test_every_public_method_says_what_it_does(kind: type) -> None:
     members = {name: inspect.getattr_static(kind, name) for name in dir(kind) if not name.startswith("_")}
     methods = [name for name, member in members.items() if callable(member) or isinstance(member, property)]
     assert [name for name in methods if not inspect.getdoc(members[name])] == []
+
+
+@pytest.mark.parametrize("kind", [natsync.Client, natsync.Subscription, natsync.Msg], ids=lambda kind: kind.__name__)
+def test_every_argument_of_a_method_is_described(kind: type) -> None:
+    for name, method in inspect.getmembers(kind, inspect.isfunction):
+        arguments = list(inspect.signature(method).parameters)[1:]
+        text = inspect.getdoc(method) or ""
+        if not name.startswith("_"):
+            described = re.findall(r"(?:^    |`)(\w+)(?:: |`)", text, re.MULTILINE)
+            assert [each for each in arguments if each not in described] == [], name
+            assert "timeout" not in arguments or re.search(r"^    timeout: Seconds", text, re.MULTILINE), name
+
+
+README = (ROOT / "README.rst").read_text("utf-8")
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    paths = re.findall(r"`[^`]+ <([^>:]+)>`_", README) + re.findall(r"``((?:docs|examples)/[\w./-]+)``", README)
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
