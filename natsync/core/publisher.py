@@ -26,7 +26,7 @@ from natsync.errors import (
 from natsync.headers import Headers
 from natsync.nuid import next_nuid
 from natsync.policy.options import Options
-from natsync.protocol.commands import encode_hpub, encode_pub
+from natsync.protocol.commands import PUB_FORMAT, encode_hpub, encode_pub
 from natsync.protocol.header_block import encode_header_block
 from natsync.subjects import check_publish_subject, encode_subject
 
@@ -99,7 +99,7 @@ class Publisher(Facts):
         # The plain case: as in full, without its calls.
         payload = data if type(data) is bytes else as_bytes(data)
         size = len(payload)
-        frame = encode_pub(self._subjects.get(subject) or self._learn(subject), None, payload)
+        frame = PUB_FORMAT % (self._subjects.get(subject) or self._learn(subject), size, payload)
         engine = self._engine
         if size > engine.max_payload or not engine.outbound.put(frame, size):
             self._put(frame, size)
@@ -216,7 +216,9 @@ class Publisher(Facts):
             self._put(frame, size, wait=deadline)
             if not engine.mux.has_round:
                 engine.push_and_read_for(waiter, deadline.remaining())
-            while not waiter.wait(min(deadline.remaining(), _LOOK_AGAIN)) and not deadline.expired:
+            while not waiter.answered and not waiter.wait(min(deadline.remaining(), _LOOK_AGAIN)):
+                if deadline.expired:
+                    break
                 engine.outbound.push()  # whoever was to send it may have been taken away by Ctrl-C
         finally:
             engine.mux.leave(waiter.token)

@@ -9,7 +9,6 @@ always find us reading.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Protocol
 
 from natsync.core.gate import Gate
@@ -79,7 +78,7 @@ class Reader:
         """The thread's loop; whatever ends it ends the link."""
         link = self._link
         try:
-            self._route(link.early)
+            self._route(list(link.early))
             if link.transport.gate is None:
                 self._read_alone()
             else:
@@ -185,7 +184,10 @@ class Reader:
 
     # Routing: whoever holds the token.
 
-    def _route(self, operations: Iterable[Operation]) -> None:
+    def _route(self, operations: list[Operation]) -> None:
+        if len(operations) == 1 and type(operations[0]) is tuple:
+            self._deliver(operations[0][0], operations)  # type: ignore[arg-type]
+            return
         batch: list[MsgOp] = []
         sid = 0
         for operation in operations:

@@ -29,20 +29,20 @@ _LONGEST_ROUND = 0.001
 class ReplyWaiter:
     """A thread that waits for one reply."""
 
-    __slots__ = ("_latch", "_next", "_operation", "answered", "error", "is_last", "left", "token")
+    # What most waiters never change stands in the class: one is made for every request.
     lasting = False
+    token = ""
+    answered = False
+    error: NatsError | None = None
+    is_last = False
+    """Its thread is the last of a round, and sends what the others have asked."""
+    left = False
+    """Its thread does not wait any more."""
+    _next: ReplyWaiter | None = None
+    _operation: MsgOp | None = None
 
     def __init__(self) -> None:
-        self.token = ""
         self._latch = Latch()
-        self._next: ReplyWaiter | None = None
-        self._operation: MsgOp | None = None
-        self.answered = False
-        self.error: NatsError | None = None
-        self.is_last = False
-        """Its thread is the last of a round, and sends what the others have asked."""
-        self.left = False
-        """Its thread does not wait any more."""
 
     def is_awaited(self, thread: int) -> bool:
         return True

@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 __all__ = [
     "PING_COMMAND",
     "PONG_COMMAND",
+    "PUB_FORMAT",
     "encode_connect",
     "encode_hpub",
     "encode_pub",
     "encode_sub",
     "encode_unsub",
 ]
+
+PUB_FORMAT = b"PUB %b %d\r\n%b\r\n"
+"""Of (subject, size of the data, data); for those who publish so much that a call to `encode_pub` counts."""
 
 PING_COMMAND = b"PING\r\n"
 PONG_COMMAND = b"PONG\r\n"
@@ -38,7 +42,7 @@ def encode_connect(fields: Mapping[str, object]) -> bytes:
 def encode_pub(subject: bytes, reply: bytes | None, data: bytes) -> bytes:
     r"""`PUB foo 5\r\nhello\r\n`, or with a reply subject `PUB foo _INBOX.1 5\r\nhello\r\n`."""
     if reply is None:
-        return b"PUB %b %d\r\n%b\r\n" % (subject, len(data), data)
+        return PUB_FORMAT % (subject, len(data), data)
     return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(data), data)
 
 
