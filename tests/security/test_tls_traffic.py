@@ -1,6 +1,6 @@
 """What goes over TLS arrives as it was, at any rate and in both directions at once, and nobody on the way can read it.
 
-OpenSSL's connection objects bear one thread at a time, and natsync has many. The last two tests hunt for what that may
+OpenSSL's connection objects bear one thread at a time, and natsync has many. The last tests hunt for what that may
 break; `make tls-stress` makes them long enough (`NATSYNC_TLS_SECONDS`, 3, and `NATSYNC_TLS_CONNECTIONS`, 40), and
 prints their figures.
 """
@@ -307,6 +307,48 @@ def test_both_directions_at_full_rate(
     assert client.stats.reconnects == 0
     assert min(counts) > 0
     tell(capfd, f"{sum(counts)} messages, {client.stats.in_bytes / 1e6:.0f} MB each way, in {SECONDS:.0f} s")
+
+
+def ask_sealed(client: Client, until: float, seed: int) -> int:
+    """Send requests of all sizes, each after the answer to the one before; return how many."""
+    dice = random.Random(seed)
+    for number in itertools.count():
+        if time.monotonic() > until:
+            return number
+        size = dice.choice((8, 30, 200, 1000, 5000, 20 * KIB, 64 * KIB))
+        answer = client.request("echo", sealed(number, size), timeout=20.0 * TIME_FACTOR)
+        assert (opened(answer.data), len(answer.data)) == (number, size)
+    raise AssertionError
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + SECONDS * 2)
+@pytest.mark.parametrize("busy", [False, True], ids=["alone", "beside a stream"])
+def test_requests_from_many_threads(
+    busy: bool, tls_server: NatsServer, authority: Authority, connect: Connect, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Who waits for an answer reads it, so here the connection is read and written by whatever thread comes."""
+    trouble = Recorder()
+    service, client = (
+        connect(tls_server.url, tls_ca=authority.file, disconnected_cb=trouble, error_cb=trouble, closed_cb=trouble)
+        for _ in range(2)
+    )
+    service.subscribe("echo", cb=lambda msg: msg.respond(msg.data))
+    service.flush()
+    checker = Checker()
+    client.subscribe("full", cb=checker)
+    until = time.monotonic() + SECONDS
+    with ThreadPoolExecutor(PUBLISHERS + 1) as pool:
+        askers = [pool.submit(ask_sealed, client, until, number) for number in range(PUBLISHERS)]
+        stream = pool.submit(publish_sealed, client, "full", checker.free, until if busy else 0.0, 7)
+        counts = [each.result() for each in askers]
+        published = stream.result()
+    eventually(lambda: checker.count == published, 20.0)
+    assert checker.faults == []
+    assert trouble.items == []
+    assert client.stats.reconnects == service.stats.reconnects == 0
+    assert min(counts) > 0
+    tell(capfd, f"{sum(counts)} requests, beside {published} messages, in {SECONDS:.0f} s")
 
 
 def short_connection(url: str, authority: Authority, connect: Connect, name: int) -> list[str]:
