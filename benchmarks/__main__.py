@@ -7,6 +7,7 @@ either everything is measured, and what the documentation shows is written anew.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,10 @@ def main(words: list[str] | None = None) -> int:
         print(*(f"{each.key:<24}{each.title}" for each in scenarios.SCENARIOS), sep="\n")
         print(*(each.key for each in contenders.CONTENDERS), sep=", ")
         return 0
+    is_whole = arguments.load is None and arguments.scenario is None and arguments.peer is None
+    if (arguments.docs or is_whole) and importlib.util.find_spec("matplotlib") is None:
+        print('the plot needs matplotlib: pip install ".[server,bench]"', file=sys.stderr)
+        return 2
     if arguments.load is not None:
         results = Results.load(arguments.load)
         show(results)
@@ -39,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
         results = measure(arguments)
         if arguments.json is not None:
             results.dump(arguments.json)
-    if arguments.docs or (arguments.load is None and arguments.scenario is None and arguments.peer is None):
+    if arguments.docs or is_whole:
         write_docs(results)
     return 0
 
@@ -50,7 +55,7 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scenario", type=names(scenarios.BY_KEY), help="one or several; all without it")
     parser.add_argument("--peer", type=names(contenders.BY_KEY), help="beside natsync and the floor; all without it")
     parser.add_argument("--rounds", type=int, default=5, help="figures of each (default 5)")
-    parser.add_argument("--seconds", type=float, default=0.15, help="how long a run should take (default 0.15)")
+    parser.add_argument("--seconds", type=float, default=0.12, help="how long a run should take (default 0.12)")
     parser.add_argument("--json", type=Path, help="also write the results there")
     parser.add_argument("--load", type=Path, help="measure nothing, show results that were written before")
     parser.add_argument("--docs", action="store_true", help="write what the documentation shows")

@@ -35,6 +35,7 @@ def plot(results: Results, path: Path) -> None:
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "natsync"  # the same figures make the same file
+    mpl.rcParams["svg.fonttype"] = "none"  # letters, not their outlines
     from matplotlib import pyplot
 
     shown = [key for key in reversed(SHOWN) if any(scenario == key for scenario, _ in results.series)]
@@ -47,16 +48,21 @@ def plot(results: Results, path: Path) -> None:
             metric = METRICS[BY_KEY[key].metrics[0]]
             ratio = results.ratio(key, metric.key, peer)
             if ratio is not None:
-                places.append(place + 0.4 - number * height)
+                places.append(place + 0.4 - (number + 0.5) * height)
                 ratios.append(ratio if metric.higher_is_better else 1 / ratio)
-        axes.barh(places, ratios, height, label=peer)
+        axes.barh(places, [ratio - 1 for ratio in ratios], height, left=1.0, label=peer)
     axes.axvline(1.0, color="black", linewidth=1)
     axes.set_xscale("log")
-    ticks = (0.5, 1, 2, 5, 10, 20, 50)
+    ticks = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+    axes.set_xlim(0.1, 150)
+    axes.grid(axis="x", linewidth=0.4)
+    axes.set_axisbelow(True)
     axes.set_xticks(ticks, [f"{tick:g} x" for tick in ticks])
     axes.minorticks_off()
     axes.set_yticks(range(len(shown)), [BY_KEY[key].title for key in shown])
-    axes.set_title("natsync by each peer: rate, or the inverse of the median latency (right is faster)")
-    axes.legend(loc="lower right", fontsize="small")
+    axes.set_title(
+        "natsync by each peer: rates, and inverse latencies (right of 1 x natsync is faster)", fontsize="medium"
+    )
+    figure.legend(loc="outside lower center", ncols=6, fontsize="small")
     figure.savefig(path, format="svg", metadata={"Date": None})
     pyplot.close(figure)

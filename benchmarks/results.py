@@ -25,7 +25,7 @@ class Series:
 
     def add(self, metric: str, value: float) -> None:
         """Add the figure of one round."""
-        self.values.setdefault(metric, []).append(value)
+        self.values.setdefault(metric, []).append(float(f"{value:.5g}"))
 
     def median(self, metric: str) -> float | None:
         """The median over the rounds; None without any."""
@@ -76,7 +76,7 @@ class Results:
             for (scenario, contender), each in self.series.items()
         ]
         page = {**dataclasses.asdict(dataclasses.replace(self, series={})), "series": series}
-        path.write_text(json.dumps(page, indent=1) + "\n", "utf-8")
+        path.write_text(_with_short_lines(page) + "\n", "utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Results:
@@ -84,3 +84,10 @@ class Results:
         page: dict[str, Any] = json.loads(path.read_text("utf-8"))
         series = {(each.pop("scenario"), each.pop("contender")): Series(**each) for each in page.pop("series")}
         return cls(**page, series=series)
+
+
+def _with_short_lines(page: dict[str, Any]) -> str:
+    """JSON with a line for each field, and for each element of the list of series."""
+    fields = {key: json.dumps(value) for key, value in page.items()}
+    fields["series"] = "[\n" + ",\n".join("  " + json.dumps(each) for each in page["series"]) + "\n ]"
+    return "{\n" + ",\n".join(f" {json.dumps(key)}: {text}" for key, text in fields.items()) + "\n}"

@@ -47,7 +47,7 @@ class Bench:
     """
 
     def __init__(
-        self, keys: Iterable[str], *, rounds: int = 5, seconds: float = 0.15, tell: Callable[[str], None] = print
+        self, keys: Iterable[str], *, rounds: int = 5, seconds: float = 0.12, tell: Callable[[str], None] = print
     ) -> None:
         self.results = Results(rounds=rounds, seconds=seconds)
         self._tell = tell

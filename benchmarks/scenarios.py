@@ -134,7 +134,7 @@ _PLAIN = (
         "request-computing",
         "request beside 4 computing threads",
         metrics=(P50, P99),
-        least=10,
+        least=5,
         task={"computing": 4},
     ),
     Scenario("respond", "respond from a callback", "respond", "requester", needs=frozenset({"callback"})),
