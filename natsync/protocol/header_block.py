@@ -22,6 +22,7 @@ _BLANKS = " \t"
 
 # The status has three digits; whatever follows describes it, as in nats.go.
 _parse_status = re.compile(r"[ \t]*(?:([0-9]{3})[ \t]*(.*))?", re.DOTALL).fullmatch
+_are_lines = re.compile(r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\r\n\0]*\r\n)*").fullmatch
 _is_no_responders = re.compile(rb"NATS/1\.0[ \t]*503").match
 
 
@@ -32,6 +33,10 @@ def encode_header_block(headers: Headers | Mapping[str, str | Sequence[str]]) ->
         TypeError: A name or value of a mapping is not text.
         BadHeaderError: A name or value of a mapping cannot be written, or has a lone surrogate.
     """
+    if type(headers) is dict:
+        block = _encode_plain(headers)
+        if block is not None:
+            return block
     if not isinstance(headers, Headers):
         headers = Headers(headers)
     lines = [_first_line(headers)]
@@ -42,6 +47,17 @@ def encode_header_block(headers: Headers | Mapping[str, str | Sequence[str]]) ->
         return "\r\n".join(lines).encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise BadHeaderError("a header has a lone surrogate: it is not Unicode text", option="headers") from None
+
+
+def _encode_plain(headers: Mapping[str, str | Sequence[str]]) -> bytes | None:
+    """Return the block of a dict with one value a name, checked as a whole; None for whatever needs a closer look."""
+    if not set(map(type, headers)) == set(map(type, headers.values())) == {str}:
+        return None
+    lines = "".join([f"{name}: {value.strip(_BLANKS)}\r\n" for name, value in headers.items()])  # type: ignore[union-attr]
+    # A name with a line break in it could pass for two lines.
+    if lines.count("\n") != len(headers) or not lines.isascii() or not _are_lines(lines):
+        return None
+    return f"{_VERSION}\r\n{lines}\r\n".encode("ascii")
 
 
 def parse_header_block(block: bytes) -> Headers:

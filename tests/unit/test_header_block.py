@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +34,26 @@ def test_encode_refuses(headers):
     with pytest.raises(BadHeaderError) as caught:
         encode_header_block(headers)
     assert caught.value.option == "headers"
+
+
+PIECES = st.text(st.sampled_from("ab:- \t\r\n\0\u00e9"), max_size=6)
+
+
+@given(st.dictionaries(PIECES, PIECES | st.lists(PIECES, max_size=2), max_size=3))
+def test_a_dict_is_encoded_as_headers_are(plain):
+    """A dict has a short way of its own, which must let nothing else pass, and write nothing else."""
+    try:
+        expected = encode_header_block(Headers(plain))
+    except BadHeaderError as exc:
+        with pytest.raises(BadHeaderError, match=re.escape(str(exc))):
+            encode_header_block(plain)
+    else:
+        assert encode_header_block(plain) == expected
+
+
+def test_a_line_break_in_a_name_makes_no_second_header():
+    with pytest.raises(BadHeaderError):
+        encode_header_block({"a: 1\r\nb": "2"})
 
 
 GOOD = [
