@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from natsync.core.callback_sink import CallbackSink
 from natsync.core.dispatcher import Dispatcher
 from natsync.core.handler import make_handler
-from natsync.core.sink import size_of
+from natsync.core.sink import Turn, size_of
 from natsync.errors import BadSubscriptionError, NatsError
 from natsync.locks import Wakeup
 from natsync.policy.options import make_options
@@ -29,7 +29,7 @@ from natsync.protocol.operations import MsgOp
 from tests.support.waiting import TIME_FACTOR, Recorder, eventually, never
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 PAUSE = 0.05
 TURN = 4096
@@ -84,6 +84,17 @@ def running() -> Iterator[Callable[[int], Dispatcher]]:
             assert not thread.is_alive()
 
 
+def one_by_one(handle: Callable[[MsgOp], object]) -> Callable[[Iterable[MsgOp], Turn], None]:
+    """Make of a function for one message what a worker calls with many."""
+
+    def handle_all(operations: Iterable[MsgOp], turn: Turn) -> None:
+        for operation in operations:
+            handle(operation)
+            turn.done += 1
+
+    return handle_all
+
+
 def make_sink(
     dispatcher: Dispatcher,
     handle: Callable[[MsgOp], object] | None = None,
@@ -97,7 +108,7 @@ def make_sink(
         1, "s", None, dispatcher=dispatcher, workers=workers, msgs_limit=msgs, bytes_limit=size, max_msgs=max_msgs
     )
     if handle is not None:
-        sink.handle = handle  # type: ignore[assignment]
+        sink.handle = one_by_one(handle)
     return sink
 
 
@@ -236,7 +247,7 @@ def test_the_limit_counts_the_message_whose_callback_runs(dispatcher: Dispatcher
         else:
             deliver(sink, op(3))  # the first has made room
             dropped.append(sink.dropped)
-            sink.handle = lambda operation: None
+            sink.handle = one_by_one(lambda operation: None)
 
     sink = make_sink(dispatcher, handle, **limits)
     slow = Recorder()
@@ -649,7 +660,8 @@ def test_whatever_a_callback_raises_is_logged_and_reported_and_the_next_message_
         if len(seen) == 1:
             raise error
 
-    sink = make_sink(dispatcher, make_handler(parts, subscription, callback))
+    sink = make_sink(dispatcher)
+    sink.handle = make_handler(parts, subscription, callback)
     deliver(sink, (1, "a", "r", None, b"1"), (1, "b", None, None, b"2"))
     with caplog.at_level(logging.ERROR, "natsync.dispatcher"):
         run_all(dispatcher)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from natsync.core.mux import Mux, ReplyWaiter, read_reply
+from natsync.core.mux import Mux, Waiter
 from natsync.core.outbound import Outbound
 from natsync.core.registry import Registry
+from natsync.core.reply import ReplyWaiter, read_reply
 from natsync.core.sink import size_of
 from natsync.errors import ConnectionClosedError, NatsError, NoRespondersError
 from natsync.locks import Wakeup
@@ -32,6 +33,20 @@ def make_mux(prefix: str = "_INBOX") -> Mux:
     return Mux(Registry(outbound), prefix)
 
 
+def enter(mux: Mux, waiter: Waiter) -> tuple[str, str]:
+    """Enter a waiter; returns its token, and its reply subject as text."""
+    inbox = mux.enter(waiter)
+    return waiter.token, inbox.decode()
+
+
+def received(waiter: ReplyWaiter, timeout: float = 0) -> MsgOp | None:
+    """Wait as a request does, and return the reply, None without one."""
+    came = waiter.wait(timeout)
+    operation = waiter.result()
+    assert came is (operation is not None)
+    return operation
+
+
 def reply_to(inbox: str, data: bytes = b"answer", block: bytes | None = None) -> MsgOp:
     return (1, inbox, None, block, data)
 
@@ -44,6 +59,7 @@ class Lasting:
     """A waiter for several replies."""
 
     lasting = True
+    token = ""
 
     def __init__(self) -> None:
         self.replies = Recorder()
@@ -65,9 +81,9 @@ class Lasting:
 def test_the_inbox_is_entered_at_the_first_request_and_once():
     mux = make_mux("my.prefix")
     assert mux._registry.all() == []
-    token, inbox = mux.enter(ReplyWaiter())
+    token, inbox = enter(mux, ReplyWaiter())
     assert mux._registry.all() == [mux]
-    _, other = mux.enter(ReplyWaiter())
+    _, other = enter(mux, ReplyWaiter())
     assert mux._registry.all() == [mux]
     assert mux.subject.startswith("my.prefix.")
     assert mux.subject.endswith(".*")
@@ -85,20 +101,20 @@ def test_the_inbox_is_entered_once_by_many_threads(pool: Pool, switching: None):
         mux = make_mux()
         barrier = threading.Barrier(8, timeout=10)
 
-        def enter(mux: Mux = mux, barrier: threading.Barrier = barrier) -> str:
+        def enter_at_once(mux: Mux = mux, barrier: threading.Barrier = barrier) -> str:
             barrier.wait()
-            token, _ = mux.enter(ReplyWaiter())
+            token, _ = enter(mux, ReplyWaiter())
             # Whoever publishes now must find the inbox entered.
             assert mux._registry.all() == [mux]
             return token
 
-        tokens = [task.result(10) for task in [pool.submit(enter) for _ in range(8)]]
+        tokens = [task.result(10) for task in [pool.submit(enter_at_once) for _ in range(8)]]
         assert len(set(tokens)) == 8
 
 
 def test_the_inbox_holds_nothing_and_drains_last():
     mux = make_mux()
-    _, inbox = mux.enter(ReplyWaiter())
+    _, inbox = enter(mux, ReplyWaiter())
     deliver(mux, reply_to(inbox))
     assert (mux.pending_msgs, mux.pending_bytes) == (0, 0)
     assert mux.is_quiet(0)
@@ -112,20 +128,20 @@ def test_the_inbox_holds_nothing_and_drains_last():
 def test_a_reply_reaches_its_waiter_and_no_other():
     mux = make_mux()
     waiters = [ReplyWaiter() for _ in range(3)]
-    inboxes = [mux.enter(waiter)[1] for waiter in waiters]
+    inboxes = [enter(mux, waiter)[1] for waiter in waiters]
     deliver(mux, reply_to(inboxes[2], b"2"), reply_to(inboxes[0], b"0"))
-    assert waiters[0].wait(0) == reply_to(inboxes[0], b"0")
-    assert waiters[2].wait(0) == reply_to(inboxes[2], b"2")
-    assert waiters[1].wait(0) is None
+    assert received(waiters[0]) == reply_to(inboxes[0], b"0")
+    assert received(waiters[2]) == reply_to(inboxes[2], b"2")
+    assert received(waiters[1]) is None
     assert mux.waiters()
 
 
 def test_only_the_first_reply_counts():
     mux = make_mux()
     waiter = ReplyWaiter()
-    _, inbox = mux.enter(waiter)
+    _, inbox = enter(mux, waiter)
     deliver(mux, reply_to(inbox, b"first"), reply_to(inbox, b"second"))
-    answer = waiter.wait(0)
+    answer = received(waiter)
     assert answer is not None
     assert answer[4] == b"first"
     assert not mux.waiters()
@@ -134,7 +150,7 @@ def test_only_the_first_reply_counts():
 @pytest.mark.parametrize("subject", ["_INBOX.other.1", "", "_INBOX", "99999999"])
 def test_replies_to_nobody_are_ignored(subject: str):
     mux = make_mux()
-    mux.enter(ReplyWaiter())
+    enter(mux, ReplyWaiter())
     deliver(mux, reply_to(mux.subject[:-1] + "77"), reply_to(subject))
     assert mux.waiters()
 
@@ -142,18 +158,18 @@ def test_replies_to_nobody_are_ignored(subject: str):
 def test_a_late_reply_is_ignored():
     mux = make_mux()
     waiter = ReplyWaiter()
-    token, inbox = mux.enter(waiter)
-    assert waiter.wait(0.01) is None
+    token, inbox = enter(mux, waiter)
+    assert received(waiter, 0.01) is None
     assert mux.leave(token)
     assert not mux.leave(token)
     deliver(mux, reply_to(inbox))
-    assert waiter.wait(0) is None
+    assert received(waiter) is None
 
 
 def test_a_lasting_waiter_gets_every_reply_until_it_leaves():
     mux = make_mux()
     waiter = Lasting()
-    token, inbox = mux.enter(waiter)
+    token, inbox = enter(mux, waiter)
     deliver(mux, reply_to(inbox, b"1"), reply_to(inbox, b"2"))
     deliver(mux, reply_to(inbox, b"3"))
     assert waiter.replies.items == [b"1", b"2", b"3"]
@@ -168,16 +184,16 @@ def test_a_lasting_waiter_gets_every_reply_until_it_leaves():
 def test_waiting_sees_a_reply_that_comes_at_the_last_moment():
     """The time is over, but the answer is there before anybody was told so."""
     waiter = ReplyWaiter()
-    waiter._operation = reply_to("x")
-    assert waiter.wait(0) == reply_to("x")
+    waiter.answer(reply_to("x"))
+    assert received(waiter) == reply_to("x")
 
 
 def test_whoever_drains_is_told_of_each_waiter_that_goes():
     mux = make_mux()
     left = Recorder()
     mux.on_leave = lambda: left(len(mux.waiters()))
-    first, _ = mux.enter(ReplyWaiter())
-    second, inbox = mux.enter(ReplyWaiter())
+    first, _ = enter(mux, ReplyWaiter())
+    second, inbox = enter(mux, ReplyWaiter())
     mux.leave(first)
     assert left.items == [1]
     deliver(mux, reply_to(inbox))
@@ -193,16 +209,18 @@ def test_who_waits_for_its_one_reply_is_waited_for():
 def test_the_end_fails_everybody_who_waits():
     mux = make_mux()
     waiter, lasting = ReplyWaiter(), Lasting()
-    _, inbox = mux.enter(waiter)
-    mux.enter(lasting)
+    _, inbox = enter(mux, waiter)
+    enter(mux, lasting)
     mux.fail_all(closed)
+    error = waiter.error
     with pytest.raises(ConnectionClosedError):
-        waiter.wait(0)
+        received(waiter)
     assert [type(error) for error in lasting.failures.items] == [ConnectionClosedError]
     assert mux.waiters() == []
     deliver(mux, reply_to(inbox))
     mux.fail_all(closed)
-    assert waiter.wait(0) is None, "it is told once"
+    assert waiter.error is error, "it is told once"
+    assert waiter._operation is None
 
 
 def test_each_waiter_gets_an_error_of_its_own():
@@ -210,7 +228,7 @@ def test_each_waiter_gets_an_error_of_its_own():
     mux = make_mux()
     waiters = [ReplyWaiter(), ReplyWaiter()]
     for waiter in waiters:
-        mux.enter(waiter)
+        enter(mux, waiter)
     mux.fail_all(closed)
     assert waiters[0].error is not waiters[1].error
 
@@ -219,6 +237,7 @@ class OneReply:
     """A waiter for one reply that keeps by what it was completed."""
 
     lasting = False
+    token = ""
 
     def __init__(self) -> None:
         self.completed = Recorder()
@@ -238,7 +257,7 @@ def test_reply_and_leaving_exclude_each_other(pool: Pool, switching: None):
     for _ in range(300):
         mux = make_mux()
         waiter = OneReply()
-        token, inbox = mux.enter(waiter)
+        token, inbox = enter(mux, waiter)
         delivered = pool.submit(deliver, mux, reply_to(inbox))
         lost = pool.submit(mux.fail_all, closed)
         timed_out = pool.submit(mux.leave, token)
@@ -264,10 +283,11 @@ def test_many_requests_at_once_all_get_their_own_reply(pool: Pool, switching: No
         good = 0
         for _ in range(200):
             waiter = ReplyWaiter()
-            token, inbox = mux.enter(waiter)
+            token, inbox = enter(mux, waiter)
             inboxes.put(inbox)
-            operation = waiter.wait(10)
+            operation = received(waiter, 10)
             mux.leave(token)
+            waiter.leave()
             good += operation is not None and operation[4] == inbox.encode()
         return good
 

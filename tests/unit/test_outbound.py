@@ -89,11 +89,11 @@ class GatedTransport(TcpTransport):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self.sending = threading.Event()
-        self.gate = threading.Event()
+        self.passing = threading.Event()
 
     def send(self, data: bytes | memoryview) -> int:
         self.sending.set()
-        assert self.gate.wait(10)
+        assert self.passing.wait(10)
         return super().send(data)
 
 
@@ -203,6 +203,13 @@ def closed() -> NatsError:
 
 def put(outbound: Outbound, frame: bytes, deadline: Deadline | None = NO_WAIT) -> bool:
     return outbound.put(frame, 1, deadline=deadline)
+
+
+def put_and_push(outbound: Outbound, frame: bytes, deadline: Deadline | None = NO_WAIT) -> bool:
+    """Do as a caller that is about to wait for the answer."""
+    taken = outbound.put(frame, 1, wake=False, deadline=deadline)
+    outbound.push()
+    return taken
 
 
 def go_live(outbound: Outbound, wire: Wire) -> None:
@@ -408,7 +415,7 @@ def test_who_waits_for_room_asks_the_sleeping_supervisor_for_it(wire: Wire):
     wakeup = Wakeup()
     outbound = make_outbound(live=40, wakeup=wakeup)
     go_live(outbound, wire)
-    outbound.put(pub(1), 1, push=False)
+    outbound.put(pub(1), 1)
     with outbound._lock:
         outbound._asleep = True  # it slept while another had the token, who is gone by now
     thread, outcome = blocked_put(outbound, pub(2))
@@ -465,7 +472,8 @@ def test_a_full_socket_holds_publishers_back_and_loses_nothing(pool: Pool, wires
         nonlocal largest
         for number in range(each):
             frame = pub(publisher * 1000 + number, 24 + (number * 37) % 400)
-            assert outbound.put(frame, 1, push=number % 3 == 0, deadline=Deadline(20))
+            send = put_and_push if number % 3 == 0 else put
+            assert send(outbound, frame, Deadline(20))
             largest = max(largest, outbound.size)
 
     with Pumper(outbound, wakeup, wire.link):
@@ -489,7 +497,7 @@ def test_push_sends_at_once_and_wakes_nobody(wire: Wire):
     outbound = make_outbound(wakeup=wakeup)
     go_live(outbound, wire)
     assert outbound.sleep()
-    assert outbound.put(pub(1), 1, push=True)
+    assert put_and_push(outbound, pub(1))
     assert numbers(wire.received()) == [1]
     assert not wakeup.wait(0)
     assert outbound.size == 0
@@ -531,7 +539,7 @@ def test_push_sends_nothing_before_the_buffer_is_flushed(wire: Wire):
     outbound = make_outbound()
     outbound.buffer()
     outbound.begin(wire.link)
-    assert outbound.put(pub(1), 1, push=True)
+    assert put_and_push(outbound, pub(1))
     outbound.push()
     assert wire.received() == b""
     assert outbound.pump() is Pumped.SENT
@@ -545,12 +553,12 @@ def test_one_sends_at_a_time_and_what_comes_meanwhile_is_left_to_the_supervisor(
     wakeup = Wakeup()
     outbound = make_outbound(wakeup=wakeup)
     go_live(outbound, wire)
-    thread, _ = in_thread(lambda: outbound.put(pub(1), 1, push=True))
+    thread, _ = in_thread(lambda: put_and_push(outbound, pub(1)))
     assert wire.transport.sending.wait(5)
-    assert outbound.put(pub(2), 1, push=True)
+    assert put_and_push(outbound, pub(2))
     assert outbound.pump() is Pumped.BUSY
     assert outbound.sleep(), "the supervisor sleeps while another sends"
-    wire.transport.gate.set()
+    wire.transport.passing.set()
     finish(thread)
     assert wakeup.wait(0), "whoever sent wakes the supervisor for what came meanwhile"
     pump_all(outbound)
@@ -562,7 +570,7 @@ def test_what_the_socket_does_not_take_is_left_to_the_supervisor(wire: Wire):
     outbound = make_outbound(live=1 << 20, wakeup=wakeup)
     go_live(outbound, wire)
     assert outbound.sleep()
-    assert outbound.put(pub(1, 500_000), 1, push=True)
+    assert put_and_push(outbound, pub(1, 500_000))
     assert wakeup.wait(0)
     assert 0 < outbound.sent_bytes < 500_000
     assert outbound.size == 500_000 - outbound.sent_bytes
@@ -581,7 +589,7 @@ def test_a_broken_socket_loses_the_link_with_its_reason(wire: Wire):
     outbound = make_outbound()
     go_live(outbound, wire)
     wire.peer.close()
-    assert outbound.put(pub(1), 1, push=True), "the publisher is not to blame"
+    assert put_and_push(outbound, pub(1)), "the publisher is not to blame"
     assert wire.link.is_lost
     assert isinstance(wire.link.loss.error, NatsConnectionError)
     assert wire.lost == 1
@@ -664,12 +672,12 @@ def test_a_loss_waits_for_a_send_under_way(wires: Callable[..., Wire]):
     assert isinstance(wire.transport, GatedTransport)
     outbound = make_outbound()
     go_live(outbound, wire)
-    sender, _ = in_thread(lambda: outbound.put(pub(1), 1, push=True))
+    sender, _ = in_thread(lambda: put_and_push(outbound, pub(1)))
     assert wire.transport.sending.wait(5)
     put(outbound, pub(2))
     loser, outcome = in_thread(outbound.down)
     never(lambda: outcome, PAUSE)
-    wire.transport.gate.set()
+    wire.transport.passing.set()
     finish(sender)
     finish(loser)
     assert numbers(wire.received()) == [1]
@@ -692,7 +700,7 @@ def test_a_publish_during_a_loss_is_kept_behind_the_others(wires: Callable[..., 
     loser, _ = in_thread(outbound.down)
     eventually(lambda: outbound.mode is Mode.BUFFERING)
     put(outbound, pub(3))
-    wire.transport.gate.set()
+    wire.transport.passing.set()
     finish(sender)
     finish(loser)
     assert outbound.size == 80
@@ -709,7 +717,7 @@ def test_ctrl_c_in_a_send_costs_the_connection_and_sends_nothing_twice(wires: Ca
     go_live(outbound, wire)
     put(outbound, pub(1))
     with pytest.raises(KeyboardInterrupt):
-        outbound.put(pub(2), 1, push=True)
+        put_and_push(outbound, pub(2))
     assert wire.link.is_lost
     assert "interrupted" in str(wire.link.loss.error)
     put(outbound, pub(3))
@@ -744,7 +752,7 @@ def test_ctrl_c_after_a_send_leaves_the_buffer_usable(wire: Wire):
     go_live(outbound, wire)
     outbound.sleep()
     with pytest.raises(KeyboardInterrupt):
-        outbound.put(pub(1, 500_000), 1, push=True)  # too much for one send, so the supervisor is to go on
+        put_and_push(outbound, pub(1, 500_000))  # too much for one send, so the supervisor is to go on
     assert not wire.link.is_lost
     assert outbound.size == 500_000 - outbound.sent_bytes
     assert wakeup.wait(0)
@@ -762,10 +770,10 @@ def stuck(wires: Callable[..., Wire]) -> Iterator[tuple[Outbound, Wire, threadin
     assert isinstance(wire.transport, GatedTransport)
     outbound = make_outbound()
     go_live(outbound, wire)
-    sender, _ = in_thread(lambda: outbound.put(pub(1), 1, push=True))
+    sender, _ = in_thread(lambda: put_and_push(outbound, pub(1)))
     assert wire.transport.sending.wait(5)
     yield outbound, wire, sender
-    wire.transport.gate.set()
+    wire.transport.passing.set()
     finish(sender)
 
 
@@ -789,7 +797,7 @@ def test_a_sender_that_does_not_come_back_costs_the_link(
     go_live(outbound, second)
     put(outbound, pub(2))
     assert isinstance(wire.transport, GatedTransport)
-    wire.transport.gate.set()  # it comes back all the same, and must not disturb the new connection
+    wire.transport.passing.set()  # it comes back all the same, and must not disturb the new connection
     finish(sender)
     pump_all(outbound)
     assert numbers(second.received()) == [2], "what it may have sent is not sent again"
@@ -814,11 +822,11 @@ def test_every_sender_has_its_own_time(wires: Callable[..., Wire], monkeypatch: 
     for number in range(5):
         assert not any(look(outbound, wire.link) for _ in range(5)), "nobody sends"
         wire.transport.sending.clear()
-        wire.transport.gate.clear()
-        sender, _ = in_thread(lambda number=number: outbound.put(pub(number), 1, push=True))  # type: ignore[misc]
+        wire.transport.passing.clear()
+        sender, _ = in_thread(lambda number=number: put_and_push(outbound, pub(number)))  # type: ignore[misc]
         assert wire.transport.sending.wait(5)
         assert not any(look(outbound, wire.link) for _ in range(2))
-        wire.transport.gate.set()
+        wire.transport.passing.set()
         finish(sender)
 
 
@@ -847,7 +855,8 @@ def test_pings_wait_in_the_order_in_which_they_go_out(wire: Wire):
     outbound.put_ping(None)
     outbound.put_ping(waiters[1])
     assert not wire.link.pongs, "a PING that is not sent yet expects no PONG"
-    outbound.put_ping(waiters[2], push=True)
+    outbound.put_ping(waiters[2], wake=False)
+    outbound.push()
     assert list(wire.link.pongs) == [waiters[0], None, *waiters[1:]]
     assert wire.received() == PING_COMMAND + pub(1) + PING_COMMAND * 3
     assert all(waiter.sent_at > 0 for waiter in waiters)
@@ -885,7 +894,11 @@ def test_concurrent_pings_and_their_waiters_are_in_one_order(pool: Pool, wires: 
         for number in range(each):
             outbound.put(pub(index * 1000 + number), 1, deadline=Deadline(20))
             waiters.append(PingWaiter())
-            outbound.put_ping(waiters[-1], push=number % 2 == 0)
+            if number % 2:
+                outbound.put_ping(waiters[-1])
+            else:
+                outbound.put_ping(waiters[-1], wake=False)
+                outbound.push()
         return waiters
 
     with Pumper(outbound, wakeup, wire.link):
@@ -923,7 +936,8 @@ def test_pings_without_a_connection_are_parked_and_go_out_behind_the_buffer(wire
     put(outbound, pub(1))
     outbound.put_ping(gone, park=True)
     outbound.begin(wire.link)
-    outbound.put_ping(second, park=True, push=True)
+    outbound.put_ping(second, park=True, wake=False)
+    outbound.push()
     outbound.unpark(gone)
     outbound.unpark(gone)
     assert outbound.size == 40
@@ -1070,11 +1084,11 @@ def test_shut_waits_for_a_send_under_way(wires: Callable[..., Wire]):
     assert isinstance(wire.transport, GatedTransport)
     outbound = make_outbound()
     go_live(outbound, wire)
-    sender, _ = in_thread(lambda: outbound.put(pub(1), 1, push=True))
+    sender, _ = in_thread(lambda: put_and_push(outbound, pub(1)))
     assert wire.transport.sending.wait(5)
     shutter, outcome = in_thread(lambda: outbound.shut(closed))
     never(lambda: outcome, PAUSE)
-    wire.transport.gate.set()
+    wire.transport.passing.set()
     finish(sender)
     finish(shutter)
     assert outcome
@@ -1142,7 +1156,8 @@ def test_reconnects_under_load_send_everything_once_and_in_order(
             if stopped.is_set():
                 return
             try:
-                outbound.put(pub(publisher * 100_000 + number, 30 + number % 50), 1, push=number % 3 == 0)
+                send = put_and_push if number % 3 == 0 else put
+                send(outbound, pub(publisher * 100_000 + number, 30 + number % 50), None)
             except OutboundBufferLimitError:
                 continue
             mine.append(publisher * 100_000 + number)
@@ -1265,11 +1280,13 @@ class OutboundMachine(RuleBasedStateMachine):
         self.give_room(room)
         if error is not None:
             with pytest.raises(error):
-                self.outbound.put(frame, 7, push=push, deadline=NO_WAIT)
+                self.outbound.put(frame, 7, wake=not push, deadline=NO_WAIT)
             return
         self.queue.append(Entry(frame, number=number))
         self.accepted += 1
-        assert self.outbound.put(frame, 7, push=push, deadline=NO_WAIT)
+        assert self.outbound.put(frame, 7, wake=not push, deadline=NO_WAIT)
+        if push:
+            self.outbound.push()
         self.take_note_of_sending()
 
     @rule(size=SIZES, count=st.integers(2, 5))

@@ -11,7 +11,6 @@ import pytest
 
 from natsync.core.read_sink import ReadSink
 from natsync.core.sink import size_of
-from natsync.deadline import Deadline
 from natsync.errors import (
     BadSubscriptionError,
     ConnectionClosedError,
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
 
     from tests.unit.conftest import Pool
 
-NOW = Deadline(0)
-FOREVER = Deadline(None)
+NOW = 0.0
+FOREVER = None
 
 
 def op(number: int = 0) -> MsgOp:
@@ -80,7 +79,7 @@ def test_without_a_message_the_wait_is_over_in_time():
     sink = make_sink()
     start = time.monotonic()
     with pytest.raises(NatsTimeoutError, match=r"no message came within 0\.05 s") as caught:
-        sink.next(Deadline(0.05))
+        sink.next(0.05)
     assert caught.value.timeout == 0.05
     assert 0.05 <= time.monotonic() - start < 2
     assert not sink._readers, "it left a trace"
@@ -200,7 +199,7 @@ class GatedSink(ReadSink):
 
 def test_a_reader_whose_time_is_over_when_it_is_chosen_takes_the_message_or_passes_it_on(pool: Pool):
     sink = GatedSink()
-    early = pool.submit(sink.next, Deadline(0.01))
+    early = pool.submit(sink.next, 0.01)
     assert sink.leaving.wait(10)
     late = pool.submit(sink.next, FOREVER)
     await_readers(sink, 2)
@@ -235,7 +234,7 @@ def test_a_reader_that_ctrl_c_takes_away_passes_its_message_on(
 
 def test_a_reader_whose_time_is_over_takes_what_came_at_the_last_moment(pool: Pool):
     sink = GatedSink()
-    early = pool.submit(sink.next, Deadline(0.01))
+    early = pool.submit(sink.next, 0.01)
     assert sink.leaving.wait(10)
     deliver(sink, op(1))
     sink.gate.set()
@@ -270,7 +269,7 @@ def test_no_wake_up_is_lost_when_readers_give_up_all_the_time(pool: Pool, switch
         numbers = []
         while not stopped.is_set():
             try:
-                numbers.append(int(sink.next(Deadline(0.0002))[1]))
+                numbers.append(int(sink.next(0.0002)[1]))
             except NatsTimeoutError:
                 pass
             except BadSubscriptionError:
@@ -294,7 +293,7 @@ def test_a_timeout_is_kept_while_others_take_every_message(pool: Pool):
     """A reader that is woken and finds nothing goes on waiting for what is left of its time, not anew."""
     sink = make_sink()
     start = time.monotonic()
-    reading = pool.submit(sink.next, Deadline(0.2))
+    reading = pool.submit(sink.next, 0.2)
     while not reading.done() and time.monotonic() < start + 5:
         with sink._lock:
             woken = sink._ended_locked()

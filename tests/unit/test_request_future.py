@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from natsync.core.dispatcher import Dispatcher
-from natsync.core.mux import Mux, ReplyWaiter, Waiter
+from natsync.core.mux import Mux, Waiter
 from natsync.core.outbound import Outbound
 from natsync.core.registry import Registry
+from natsync.core.reply import ReplyWaiter
 from natsync.core.request_future import FutureTimer, RequestFuture
 from natsync.core.sink import size_of
 from natsync.core.threads import ClientThread, on_thread_of
@@ -49,16 +50,21 @@ class Bench:
         self.mux = mux or make_mux()
         self.dispatcher = Dispatcher(self.owner, "test", 4)
         self.timer = FutureTimer(self.owner, "test", self.mux)
+        self.read_for = Recorder()
+
+    def push_and_read_for(self, waiter: RequestFuture, patience: float) -> None:
+        """Note who would read for itself; the replies of these tests come by no socket."""
+        self.read_for(waiter, patience)
 
     def ask(self, timeout: float | None = 10.0, *, timed: bool = True) -> RequestFuture:
-        future = RequestFuture(self.mux, self.dispatcher, "foo", Deadline(timeout), None)
+        future = RequestFuture(self, "foo", Deadline(timeout), None)
         if timed:
             self.timer.add(future)
         return future
 
     def answer(self, future: RequestFuture, data: bytes = b"answer", block: bytes | None = None) -> None:
         """Do as the reader does."""
-        operation: MsgOp = (1, future.inbox, None, block, data)
+        operation: MsgOp = (1, future.inbox.decode(), None, block, data)
         self.mux.deliver([operation], size_of(operation))
 
     def close(self) -> None:
@@ -184,7 +190,7 @@ class EagerMux(Mux):
 
     look: Callable[[], None] | None = None
 
-    def enter(self, waiter: Waiter) -> tuple[str, str]:
+    def enter(self, waiter: Waiter) -> bytes:
         entered = super().enter(waiter)
         if self.look is not None:
             looking = ClientThread(object(), "test", "look", self.look)

@@ -9,13 +9,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from natsync.core.read_sink import ReadSink
 from natsync.core.sink import Sink, Turn, size_of
-from natsync.deadline import Deadline
 from natsync.errors import BadSubscriptionError, ConnectionClosedError, MaxMessagesError, NatsError, NatsTimeoutError
 from natsync.locks import Wakeup
 from natsync.protocol.operations import MsgOp
 from tests.support.waiting import Recorder
 
-NOW = Deadline(0)
+NOW = 0.0
 
 
 def op(number: int = 0, size: int = 10, block: bytes | None = None) -> MsgOp:
