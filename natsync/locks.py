@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-__all__ = ["Gate", "Latch", "Wakeup", "acquire_within"]
+__all__ = ["Latch", "Milestone", "Wakeup", "acquire_within"]
 
 # A wait on a lock cannot be interrupted on Windows before Python 3.14 [cpython #80116]; there it is cut into slices.
 _SLICE = 0.1 if sys.platform == "win32" and sys.version_info < (3, 14) else threading.TIMEOUT_MAX
@@ -79,7 +79,7 @@ class Latch:
         return acquire_within(self._lock, timeout)
 
 
-class Gate:
+class Milestone:
     """A fact that any number of threads wait for, and that stays once it is one."""
 
     __slots__ = ("_open", "_waiting")
@@ -99,7 +99,7 @@ class Gate:
             latch.open()
 
     def wait(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds (`math.inf`: for ever) and say whether the gate is open."""
+        """Wait at most `timeout` seconds (`math.inf`: for ever) and say whether the milestone is reached."""
         latch = Latch()
         self._waiting.append(latch)
         try:

@@ -27,7 +27,7 @@ from natsync.core.sink import Sink
 from natsync.deadline import Deadline
 from natsync.errors import ConnectionClosedError, NatsError, PermissionsError, SlowConsumerError
 from natsync.events import AsyncError, DiscoveredServers
-from natsync.locks import Gate, Wakeup
+from natsync.locks import Milestone, Wakeup
 from natsync.policy.options import Options
 from natsync.policy.pool import Server, ServerPool
 from natsync.policy.status import Status
@@ -95,7 +95,7 @@ class Parts:
         """Seconds that the end of the client grants the last bytes."""
         self.force_wanted = False
         self.drain: Draining | None = None
-        self.closed = Gate()
+        self.closed = Milestone()
         self.is_forked = False
         self._drops_lock = threading.Lock()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from natsync import locks
-from natsync.locks import Gate, Latch, Wakeup, acquire_within
+from natsync.locks import Latch, Milestone, Wakeup, acquire_within
 from tests.support.waiting import never
 
 if TYPE_CHECKING:
@@ -147,9 +147,9 @@ def test_a_wait_can_be_ended_from_a_signal_handler(strike: Callable[[Callable[[]
     assert wakeup.wait(timeout)
 
 
-@pytest.mark.parametrize("kind", [Wakeup, Latch, Gate])
+@pytest.mark.parametrize("kind", [Wakeup, Latch, Milestone])
 def test_a_wait_can_be_interrupted_as_by_ctrl_c(
-    slices: None, strike: Callable[[Callable[[], object]], None], kind: type[Wakeup | Latch | Gate]
+    slices: None, strike: Callable[[Callable[[], object]], None], kind: type[Wakeup | Latch | Milestone]
 ):
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -203,37 +203,36 @@ def test_a_closed_latch_is_waited_for_in_time():
     assert 0.05 <= time.monotonic() - start < 1
 
 
-# Gate.
+# Milestone.
 
 
-def test_an_open_gate_lets_everybody_go():
-    gate = Gate()
-    assert not gate.is_open
-    assert not gate.wait(0)
-    gate.open()
-    gate.open()
-    assert gate.is_open
-    assert gate.wait(0)
-    assert gate.wait(math.inf)
+def test_an_open_milestone_lets_everybody_go():
+    milestone = Milestone()
+    assert [milestone.is_open, milestone.wait(0)] == [False, False]
+    milestone.open()
+    milestone.open()
+    assert milestone.is_open
+    assert milestone.wait(0)
+    assert milestone.wait(math.inf)
 
 
-def test_a_gate_ends_all_waits(pool: Pool, slices: None):
-    gate = Gate()
-    waiting = [pool.submit(gate.wait, timeout) for timeout in (30, math.inf, 30, math.inf)]
+def test_a_milestone_ends_all_waits(pool: Pool, slices: None):
+    milestone = Milestone()
+    waiting = [pool.submit(milestone.wait, timeout) for timeout in (30, math.inf, 30, math.inf)]
     never(lambda: any(each.done() for each in waiting), PAUSE)
-    gate.open()
+    milestone.open()
     assert all(each.result(10) for each in waiting)
 
 
 def test_a_gate_that_opens_just_now_is_not_missed(pool: Pool, switching: None):
     for _ in range(300):
-        gate = Gate()
-        waiting = [pool.submit(gate.wait, math.inf) for _ in range(3)]
-        gate.open()
+        milestone = Milestone()
+        waiting = [pool.submit(milestone.wait, math.inf) for _ in range(3)]
+        milestone.open()
         assert all(each.result(10) for each in waiting)
 
 
 def test_a_closed_gate_is_waited_for_in_time():
     start = time.monotonic()
-    assert not Gate().wait(0.05)
+    assert not Milestone().wait(0.05)
     assert 0.05 <= time.monotonic() - start < 1
