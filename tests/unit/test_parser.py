@@ -296,9 +296,9 @@ class TestLinearTime:
     def seconds(*pieces: bytes) -> float:
         best = float("inf")
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.thread_time()
             assert not parse(*pieces)[1]
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.thread_time() - start)
         return best
 
     def test_line_byte_by_byte(self):
