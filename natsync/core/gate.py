@@ -66,4 +66,7 @@ class Gate:
 def make_gate(fd: int) -> Gate | None:
     """Return a gate, or None where the system has nothing to make it of."""
     epoll = getattr(select, "epoll", None)  # looked up late: gevent takes it away
-    return None if epoll is None else Gate(epoll(), fd)
+    try:
+        return None if epoll is None else Gate(epoll(), fd)
+    except OSError:
+        return None  # no descriptor is left, for example: a gate saves time, and nothing else
