@@ -99,7 +99,6 @@ class Reader:
     def _read_in_turn(self, gate: Gate) -> None:
         token, turn = self._token, self._turn
         recv_now = self._link.transport.recv_now
-        token.busy = True
         while True:
             data = recv_now()
             if data is not None:

@@ -27,13 +27,13 @@ class ReadingToken:
     """See the module.
 
     Args:
-        holder: Who has it at first.
+        holder: Who has it at first, and has begun.
     """
 
     def __init__(self, holder: Turn | None) -> None:
         self._lock = threading.Lock()
         self.holder: Turn | None = holder
-        self.busy = False
+        self.busy = holder is not None
         """The holder has taken bytes from the socket that are not wholly routed. Only the holder sets it."""
         self._awaited = False
         self._returned = Wakeup()
