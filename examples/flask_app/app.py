@@ -11,6 +11,7 @@ app = Flask(__name__)
 app.config["NATS_URL"] = os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
 app.config["NATS_NAME"] = "shop"
 app.config["NATS_REQUEST_TIMEOUT"] = 2.0
+app.logger.setLevel("INFO")
 nats = Nats(app)
 
 app.add_url_rule("/ready", view_func=nats.health)

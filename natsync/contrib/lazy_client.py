@@ -40,11 +40,11 @@ class LazyClient(_Base):
         self._make = make
         self._made: Client | None = None
         self._setups: list[Callable[[Client], None]] = []
-        self._forget_others()
+        self.forget_threads()
         _lazy_clients.add(self)
 
-    def _forget_others(self) -> None:
-        # The threads that may hold the gate or be connecting are not there in a forked child.
+    def forget_threads(self) -> None:
+        """In a forked child: those that may hold the gate or be connecting are not there."""
         self._gate = threading.Lock()
         self._attempt: Future[Client] | None = None
 
@@ -158,7 +158,7 @@ _lazy_clients: weakref.WeakSet[LazyClient] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for each in list(_lazy_clients):
-        each._forget_others()
+        each.forget_threads()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""For tests of Django projects: a NATS server of the test class's own, and the handlers at work in the test's process."""
+"""For tests of Django projects: a server of the test class's own, and the handlers at work in the test's process."""
 
 from __future__ import annotations
 

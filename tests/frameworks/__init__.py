@@ -1,0 +1,1 @@
+"""natsync in Flask, Django and Celery: the real frameworks, under their real servers."""
