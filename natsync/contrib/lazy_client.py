@@ -143,7 +143,7 @@ class LazyClient(_Base):
             seconds = client.rtt(timeout)
         except NatsError as error:
             made = self._made
-            status = "DISCONNECTED" if made is None else made.status.name
+            status = "DISCONNECTED" if made is None or made.is_closed else made.status.name
             return {"status": status, "error": str(error)}, 503
         return {"status": client.status.name, "server": client.connected_url, "rtt": seconds}, 200
 
