@@ -5,7 +5,7 @@ The blocks of a page are one story, in one folder, which is empty but for the ex
     .. code-block:: python
         :caption: hello.py
 
-        any block with a caption that names a file is written there
+        any block with a caption that names a file is written there; `at the end of hello.py` is added to it
 
     .. code-block:: console
 
@@ -25,17 +25,19 @@ The blocks of a page are one story, in one folder, which is empty but for the ex
         ^C
 
 A command whose output is not shown must succeed; `^C` ends a command, by SIGINT. Where the page starts `nats-server`,
-it gets a free port; else the test's server is there. Commands that install something are not run, but the names of
+it gets a free port; else the test's server is there. Web servers get free ports in place of 5000 and 8000. Commands that install something are not run, but the names of
 extras in them are checked.
 """
 
 from __future__ import annotations
 
 import configparser
+import contextlib
 import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -56,8 +58,12 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="the terminals of the
 INSTALLS = re.compile(r"(pip|python -m venv|source|git|cd|make)\b|\. ")
 
 
+FILE = re.compile(r"(at the end of )?([\w/.-]+\.\w+|Dockerfile|Procfile)")
+WEB = re.compile(r"\b(?:5000|8000)\b")
+
+
 def is_file(block: Block) -> bool:
-    return block.language != "console" and bool(re.fullmatch(r"[\w/.-]+\.\w+|Dockerfile|Procfile", block.caption))
+    return block.language != "console" and bool(FILE.fullmatch(block.caption))
 
 
 STORIES = {
@@ -135,6 +141,14 @@ class Terminal:
                 self._process.wait()
 
 
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
 def as_pattern(shown: str) -> re.Pattern[str]:
     """Make a regular expression of output in which `...` stands for anything, and alone in a line for no line, too."""
     shown = re.sub(r"^\.\.\.\n", "...", shown.strip() + "\n", flags=re.MULTILINE)
@@ -150,12 +164,11 @@ class Story:
         self.url = url
         self._environment = environment
         self._terminals: dict[str, Terminal] = {}
+        self._ports = {port: str(free) for port, free in zip(("5000", "8000"), free_ports(2), strict=True)}
 
     def play(self, block: Block) -> None:
         if is_file(block):
-            path = self.folder / block.caption
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(with_url(block.code.text, self.url).strip() + "\n", "utf-8")
+            self._write(block)
             return
         terminal = self._terminals.get(block.caption)
         if terminal is None:
@@ -167,11 +180,22 @@ class Story:
             elif typed and INSTALLS.match(typed):
                 continue
             elif typed:
-                terminal.start(with_url(typed, self.url))
+                terminal.start(self._here(typed))
             if block.caption:
-                terminal.expect(shown, str(block))
+                terminal.expect(self._here(shown), str(block))
             else:
-                terminal.wait(shown, str(block))
+                terminal.wait(self._here(shown), str(block))
+
+    def _here(self, text: str) -> str:
+        """Put the test's addresses in place of those of the page."""
+        return WEB.sub(lambda port: self._ports[port[0]], with_url(text, self.url))
+
+    def _write(self, block: Block) -> None:
+        added, name = FILE.fullmatch(block.caption).groups()  # type: ignore[union-attr]
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a" if added else "w", encoding="utf-8") as file:
+            file.write("\n" * bool(added) + with_url(block.code.text, self.url).strip() + "\n")
 
     def close(self) -> None:
         for terminal in reversed(self._terminals.values()):
@@ -229,7 +253,7 @@ def test_every_file_of_a_page_is_used(page: str) -> None:
     story = STORIES[page]
     texts = [*commands_of(story), *(block.code.text for block in story if is_file(block))]
     for block in filter(is_file, story):
-        stem = Path(block.caption).stem
+        stem = Path(block.caption.split()[-1]).stem
         assert any(re.search(rf"\b{re.escape(stem)}\b", text) for text in texts if text != block.code.text), str(block)
 
 
