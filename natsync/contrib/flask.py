@@ -95,11 +95,13 @@ class Nats(_Base):
         client: LazyClient = app.extensions[_EXTENSION]
         return client
 
-    def __getattr__(self, name: str) -> Any:
-        # A name that no client has is answered without an app, so that tools can look at the extension.
-        if name.startswith("_") or not (hasattr(LazyClient, name) or hasattr(natsync.Client, name)):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.client, name)
+    if not TYPE_CHECKING:  # it would have them take any name for a good one
+
+        def __getattr__(self, name: str) -> Any:
+            # A name that no client has is answered without an app, so that tools can look at the extension.
+            if name.startswith("_") or not (hasattr(LazyClient, name) or hasattr(natsync.Client, name)):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return getattr(self.client, name)
 
     def __repr__(self) -> str:
         return f"<Nats, {', '.join(sorted(app.name for app in self._apps)) or 'without an app'}>"

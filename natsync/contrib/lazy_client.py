@@ -84,11 +84,13 @@ class LazyClient(_Base):
                 self._made, self._attempt = client, None
             attempt.set_result(client)
 
-    def __getattr__(self, name: str) -> Any:
-        # Tools ask objects for all kinds of names; only those of a client are worth a connection.
-        if name.startswith("_") or not hasattr(Client, name):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.connect(), name)
+    if not TYPE_CHECKING:  # it would have them take any name for a good one
+
+        def __getattr__(self, name: str) -> Any:
+            # Tools ask objects for all kinds of names; only those of a client are worth a connection.
+            if name.startswith("_") or not hasattr(Client, name):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return getattr(self.connect(), name)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *(name for name in dir(Client) if not name.startswith("_"))})

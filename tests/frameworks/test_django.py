@@ -253,11 +253,11 @@ def test_the_mixin_starts_a_server_for_the_class(nats_server: NatsServer) -> Non
             assert seen[1:] == [b"%d" % number for number in range(100)]
 
         def test_3_what_a_handler_raises_is_raised(self) -> None:
-            with self.assertRaisesRegex(ValueError, "oops"), self.nats_handlers():
+            with pytest.raises(ValueError, match="oops"), self.nats_handlers():
                 client.publish("mixin.bad", b"oops")
 
         def test_4_handlers_are_gone_after_the_block(self) -> None:
-            with self.assertRaises(natsync.NoRespondersError):
+            with pytest.raises(natsync.NoRespondersError):
                 client.request("mixin.good")
 
     with override_settings(NATS={"URL": nats_server.url, "USER": "joe", "PASSWORD": "x"}):

@@ -195,7 +195,18 @@ def test_noreload(project: Project, nats_client: Client) -> None:
 SERVERS = {
     "runserver": ["manage.py", "runserver", "127.0.0.1:0"],
     "gunicorn": ["-m", "gunicorn", "--bind", "127.0.0.1:0", "--workers", "2", "shop.wsgi"],
-    "preload": ["-m", "gunicorn", "--bind", "127.0.0.1:0", "--workers", "2", "--threads", "4", "--preload", "shop.wsgi"],
+    "preload": [
+        "-m",
+        "gunicorn",
+        "--bind",
+        "127.0.0.1:0",
+        "--workers",
+        "2",
+        "--threads",
+        "4",
+        "--preload",
+        "shop.wsgi",
+    ],
 }
 
 

@@ -1,4 +1,4 @@
-"""The Flask extension: in views, outside of them, in several apps, and in its worker; under Flask's server, gunicorn."""
+"""The Flask extension: in views, outside of them, in several apps, in its worker, and under real servers."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_nothing_connects_before_the_first_use(make_app: Callable[..., flask.Fla
     with app.app_context():
         repr(nats)
         assert not hasattr(nats, "__wrapped__")
-        with pytest.raises(AttributeError, match="publsh"):
-            nats.publsh  # type: ignore[attr-defined]  # noqa: B018
+        with pytest.raises(AttributeError, match="publishh"):
+            nats.publishh  # type: ignore[attr-defined]  # noqa: B018
     assert nats_server.varz()["total_connections"] == before
 
 
@@ -90,9 +90,7 @@ def test_nothing_connects_before_the_first_use(make_app: Callable[..., flask.Fla
         ({"NATS_SERVERS": "nats://x"}, "NATS_URL and NATS_SERVERS"),
     ],
 )
-def test_bad_settings_are_found_at_once(
-    make_app: Callable[..., flask.Flask], config: dict[str, Any], key: str
-) -> None:
+def test_bad_settings_are_found_at_once(make_app: Callable[..., flask.Flask], config: dict[str, Any], key: str) -> None:
     app = make_app()
     Nats(app)
     app.config.update(config)

@@ -48,7 +48,7 @@ def test_bad_ones(settings: dict[str, Any], key: str, text: str) -> None:
 
 
 def test_two_names_for_the_servers() -> None:
-    with pytest.raises(ConfigError, match="^NATS_URL and NATS_SERVERS mean the same") as caught:
+    with pytest.raises(ConfigError, match=r"^NATS_URL and NATS_SERVERS mean the same") as caught:
         connect_arguments({"url": "a", "servers": "b"}, spelled)
     assert caught.value.option == "NATS_SERVERS"
 
