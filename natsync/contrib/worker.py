@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from natsync import Client
     from natsync.contrib.handlers import Handler
 
-__all__ = ["run_worker"]
+__all__ = ["interrupt_once", "run_worker"]
 
 
 def run_worker(client: Client, handlers: Iterable[Handler], say: Callable[[str], object]) -> None:
@@ -37,7 +37,7 @@ def run_worker(client: Client, handlers: Iterable[Handler], say: Callable[[str],
     before = signal.getsignal(signal.SIGTERM)
     try:
         if in_main:
-            signal.signal(signal.SIGTERM, _interrupt)
+            signal.signal(signal.SIGTERM, interrupt_once)
         _subscribe(client, handlers, say)
         client.wait_closed()
     except KeyboardInterrupt:
@@ -53,8 +53,11 @@ def run_worker(client: Client, handlers: Iterable[Handler], say: Callable[[str],
             signal.signal(signal.SIGTERM, before)
 
 
-def _interrupt(*_: object) -> None:
-    # Once is enough: whoever runs several processes may pass on the Ctrl-C that all of them have got.
+def interrupt_once(*_: object) -> None:
+    """Raise KeyboardInterrupt, as a handler of SIGTERM; later ones are ignored.
+
+    Whoever runs several processes may pass on by SIGTERM the Ctrl-C that all of them have got.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 

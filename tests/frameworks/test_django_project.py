@@ -154,10 +154,24 @@ def change(project: Project, worker: Program) -> None:
     eventually(noticed, 20.0)
 
 
+@pytest.mark.parametrize("to", ["both", "outer"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_with_debug_a_worker_starts_again_when_code_changes(
-    project: Project, nats_client: Client, number: signal.Signals
+def test_with_debug_a_worker_finishes_what_has_arrived(
+    project: Project, nats_client: Client, number: signal.Signals, to: str
 ) -> None:
+    begun = nats_client.subscribe("django.begun")
+    with project.manage("nats_worker", SHOP_DEBUG="1") as worker:
+        worker.wait_for("waiting for messages")
+        futures = [nats_client.request_future("django.slow", b"%d" % each, timeout=DEADLINE) for each in range(5)]
+        begun.next_msg(DEADLINE)
+        # A terminal sends Ctrl-C to both processes, `kill` to the one that it knows of.
+        os.killpg(worker.pid, number) if to == "both" else worker.send_signal(number)
+        assert worker.wait() == 0
+        assert [future.result(DEADLINE).data for future in futures] == [b"%d" % each for each in range(5)]
+        assert "Traceback" not in worker.output
+
+
+def test_with_debug_a_worker_starts_again_when_code_changes(project: Project, nats_client: Client) -> None:
     with project.manage("nats_worker", SHOP_DEBUG="1") as worker:
         worker.wait_for("waiting for messages")
         assert nats_client.request("django.version", timeout=DEADLINE).data == b"1"
@@ -167,8 +181,7 @@ def test_with_debug_a_worker_starts_again_when_code_changes(
             future.result(DEADLINE)
         worker.wait_for("(?s)waiting for messages.*waiting for messages")
         assert nats_client.request("django.version", timeout=DEADLINE).data == b"2"
-        os.killpg(worker.pid, number)  # both processes, as a terminal does with Ctrl-C
-        assert worker.wait() == 0
+        assert worker.end() == 0
         assert "Traceback" not in worker.output
 
 

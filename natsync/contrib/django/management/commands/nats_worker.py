@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import autoreload
 
 from natsync.contrib.django.connection import client, find_handlers
+from natsync.contrib.django.reloader import run_with_reloader
 from natsync.contrib.worker import run_worker
 from natsync.errors import NatsError
 
@@ -39,7 +39,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, use_reloader: bool, **_options: Any) -> None:
         if settings.DEBUG and use_reloader:
-            self._run_with_reloader()
+            run_with_reloader(self._run_in_thread, self._end)
         else:
             try:
                 self._run()
@@ -53,17 +53,12 @@ class Command(BaseCommand):
         self.stdout.write(line)
         self.stdout.flush()
 
-    def _run_with_reloader(self) -> None:
-        # Django's reloader keeps the main thread for itself and ends it at Ctrl-C, SIGTERM and a change of the code;
-        # the worker runs on a daemon thread. The outer one of its two processes comes here too, and has no client.
+    def _end(self) -> None:
+        self._told_to_end.set()
         try:
-            autoreload.run_with_reloader(self._run_in_thread)
-        finally:
-            self._told_to_end.set()
-            try:
-                client.drain()
-            except NatsError as error:  # must not take the place of the SystemExit that stands for "start me again"
-                self.stderr.write(f"nats_worker: {error}")
+            client.drain()
+        except NatsError as error:  # must not take the place of the SystemExit that stands for "start me again"
+            self.stderr.write(f"nats_worker: {error}")
 
     def _run_in_thread(self) -> None:
         try:
