@@ -1,4 +1,4 @@
-"""pytest fixtures: a real server, and a client connected to it. pytest loads them itself where natsync is installed."""
+"""pytest fixtures: a real server or cluster, and a client. pytest loads them itself where natsync is installed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from natsync.testing.cluster import NatsCluster
 from natsync.testing.server import NatsServer
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from natsync import Client
 
-__all__ = ["nats_client", "nats_server"]
+__all__ = ["nats_client", "nats_cluster", "nats_server"]
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,10 @@ def nats_client(nats_server: NatsServer) -> Iterator[Client]:
         yield client
     finally:
         client.close()
+
+
+@pytest.fixture(scope="session")
+def nats_cluster() -> Iterator[NatsCluster]:
+    """A cluster of three for the whole run, started by the first test that asks for it; do not harm it, either."""
+    with NatsCluster() as cluster:
+        yield cluster
