@@ -110,7 +110,7 @@ bench: $(VENV)/.bench
 
 tls-stress: $(VENV)/.test
 	NATSYNC_TLS_SECONDS=$(TLS_SECONDS) NATSYNC_TLS_CONNECTIONS=$(TLS_CONNECTIONS) \
-	    $(BIN)/python -m pytest -q -p no:randomly tests/security/test_tls_traffic.py -k "full_rate or many_threads or many_short" $(ARGS)
+	    $(BIN)/python -m pytest -q -p no:randomly -o faulthandler_timeout=900 tests/security/test_tls_traffic.py -k "full_rate or many_threads or many_short" $(ARGS)
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build
