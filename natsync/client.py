@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from natsync.core.connection import Connection
-from natsync.policy.options import ConnectOptions, make_options
+from natsync.policy.options import make_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from natsync.policy.connect_options import ConnectOptions
 
 __all__ = ["Client", "connect"]
 

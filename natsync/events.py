@@ -41,27 +41,22 @@ class Event:
     """The bytes of these messages, as they would have been sent."""
 
 
-@dataclasses.dataclass(frozen=True)
 class Connected(Event):
     """The first connection is there."""
 
 
-@dataclasses.dataclass(frozen=True)
 class Disconnected(Event):
     """A connection was lost, or closed by the user (then `error` is None)."""
 
 
-@dataclasses.dataclass(frozen=True)
 class Reconnected(Event):
     """A lost connection is restored: subscriptions are back, and what was buffered is sent."""
 
 
-@dataclasses.dataclass(frozen=True)
 class ReconnectFailed(Event):
     """One attempt failed, in dialling or in the handshake."""
 
 
-@dataclasses.dataclass(frozen=True)
 class Closed(Event):
     """The client is closed for good; the last event."""
 
@@ -74,11 +69,9 @@ class DiscoveredServers(Event):
     """The new ones, redacted."""
 
 
-@dataclasses.dataclass(frozen=True)
 class LameDuck(Event):
     """The server will shut down soon [ADR-5]."""
 
 
-@dataclasses.dataclass(frozen=True)
 class AsyncError(Event):
     """Something failed that no call was waiting for: a handler, a slow consumer, a permission, credentials."""

@@ -1,7 +1,7 @@
 """What a user may ask of `connect()`: names, types and defaults.
 
 One frozen object, checked once, before any I/O; what contradicts what is in `conflicts`. A new option needs: a field
-here, a line in `ConnectOptions`, its reader, a test, a row in `docs/options.rst` and a line in the changelog.
+here, a line in `connect_options`, its reader, a test, a row in `docs/options.rst` and a line in the changelog.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import difflib
 import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from natsync.errors import BadSubjectError, ConfigError
 from natsync.policy.conflicts import TLS_DETAILS, check_conflicts
@@ -23,72 +23,9 @@ if TYPE_CHECKING:
 
     from natsync.events import Event
 
-__all__ = ["ConnectOptions", "Options", "make_options"]
+__all__ = ["Options", "make_options"]
 
 _MIB = 1024 * 1024
-
-
-class ConnectOptions(TypedDict, total=False):
-    """The keyword arguments of `natsync.connect`, for type checkers. Meanings and defaults: `Options`."""
-
-    name: str | None
-    verbose: bool
-    pedantic: bool
-    no_echo: bool
-    inbox_prefix: str
-    connect_timeout: float
-    retry_on_failed_connect: bool
-    dont_randomize: bool
-    ignore_discovered_servers: bool
-    dialer: Callable[[str, int, float], socket.socket] | None
-    allow_reconnect: bool
-    max_reconnect_attempts: int | None
-    reconnect_time_wait: float
-    reconnect_jitter: float
-    reconnect_jitter_tls: float
-    reconnect_delay_cb: Callable[[int], float] | None
-    reconnect_to_server_cb: Callable[..., Any] | None
-    reconnect_buffer_size: int
-    ignore_auth_error_abort: bool
-    ping_interval: float
-    max_outstanding_pings: int
-    pending_size: int
-    write_timeout: float
-    request_timeout: float
-    flush_timeout: float
-    drain_timeout: float
-    pending_msgs_limit: int
-    pending_bytes_limit: int
-    callback_workers: int
-    no_callbacks_after_close: bool
-    user: str | None
-    password: str | None
-    token: str | None
-    user_info_cb: Callable[[], tuple[str, str]] | None
-    token_cb: Callable[[], str] | None
-    nkeys_seed: str | os.PathLike[str] | None
-    nkeys_seed_str: str | None
-    user_credentials: str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]] | None
-    user_credentials_str: str | None
-    user_jwt_cb: Callable[[], str] | None
-    signature_cb: Callable[[bytes], bytes] | None
-    nkey: str | None
-    tls: bool | ssl.SSLContext | Callable[[], ssl.SSLContext] | None
-    tls_ca: str | os.PathLike[str] | None
-    tls_cert: str | os.PathLike[str] | None
-    tls_key: str | os.PathLike[str] | None
-    tls_key_password: str | None
-    tls_hostname: str | None
-    tls_handshake_first: bool
-    tls_verify: bool
-    connected_cb: Callable[[Event], object] | None
-    disconnected_cb: Callable[[Event], object] | None
-    reconnected_cb: Callable[[Event], object] | None
-    reconnect_error_cb: Callable[[Event], object] | None
-    closed_cb: Callable[[Event], object] | None
-    discovered_server_cb: Callable[[Event], object] | None
-    lame_duck_mode_cb: Callable[[Event], object] | None
-    error_cb: Callable[[Event], object] | None
 
 
 # Seconds: more than anybody means, and few enough for arithmetic with clocks.

@@ -37,7 +37,8 @@ import pytest
 
 import natsync
 import natsync.testing
-from natsync.policy.options import ConnectOptions, Options
+from natsync.policy.connect_options import ConnectOptions
+from natsync.policy.options import Options
 from natsync.testing import NatsCluster, NatsServer
 from tests.support.pages import PAGES, ROOT, Block, Part, blocks_of, code_in, rows_of, with_url
 from tests.support.waiting import TIME_FACTOR, eventually

@@ -15,7 +15,8 @@ import pytest
 
 import natsync
 from natsync import Client, Headers, Msg, ServerInfo, Stats, Status, Subscription, errors, events
-from natsync.policy.options import ConnectOptions, Options
+from natsync.policy.connect_options import ConnectOptions
+from natsync.policy.options import Options
 from natsync.testing import NatsCluster, NatsServer
 
 MIB = 1024 * 1024

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from natsync.errors import ConfigError
-from natsync.policy.options import ConnectOptions, Options, make_options
+from natsync.policy.connect_options import ConnectOptions
+from natsync.policy.options import Options, make_options
 from natsync.policy.urls import ServerUrl, parse_url
 
 MIB = 1024 * 1024
