@@ -135,13 +135,15 @@ class Reader:
                 self._outbound.push()
                 self.let_go(turn.thread)
                 return
+            turn.shut_gate = True
             gate.shut()  # before anything is sent: the answer may be faster than the way back from the system call
             self._outbound.push()
-            self._read_until(waiter, turn, max(0.0, min(patience, _MOMENT)))
+            if not waiter.answered:  # others may have sent the question, and the reader read the answer
+                self._read_until(waiter, turn, max(0.0, min(patience, _MOMENT)))
         except NatsError as exc:
             self._link.lose(exc)
         finally:
-            if gate is not None and self._token.holder is turn:
+            if gate is not None and (turn.shut_gate or self._token.holder is turn):
                 self._surely_give_back(turn, gate)
 
     def _read_until(self, waiter: Awaited, turn: Turn, patience: float) -> None:
@@ -156,15 +158,21 @@ class Reader:
                 return
             deadline = deadline or Deadline(patience)  # others' messages came
             patience = deadline.remaining()
+            if not patience:
+                return  # also if there is always more to read
 
     def _surely_give_back(self, turn: Turn, gate: Gate) -> None:
+        """Leave the token free and the gate open, also if the token was taken away, perhaps before it was shut."""
         interrupt: BaseException | None = None
-        while self._token.holder is turn:
+        done = False
+        while not done:
             try:
-                if self._token.busy and not self._link.is_lost:  # Ctrl-C: what was read may be lost
+                if self._token.holder is turn and self._token.busy and not self._link.is_lost:
+                    # Ctrl-C: what was read may be lost.
                     self._link.lose(NatsConnectionError("a thread was interrupted while it was reading"))
                 gate.open()
                 self._token.give_back(turn)
+                done = True
             except BaseException as exc:  # Ctrl-C, just here
                 interrupt = exc
         if interrupt is not None:

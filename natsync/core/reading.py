@@ -17,10 +17,12 @@ __all__ = ["ReadingToken", "Turn"]
 class Turn:
     """One holding of the token."""
 
-    __slots__ = ("thread",)
+    __slots__ = ("shut_gate", "thread")
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
+        self.shut_gate = False
+        """Its holder has shut the gate, or is about to, and opens it in any case."""
 
 
 class ReadingToken:
