@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from natsync.errors import ProtocolError
 from natsync.protocol.operations import OK, PING, PONG, ErrOp, InfoOp, MsgOp, Operation
-from natsync.protocol.parser import Parser
+from natsync.protocol.parser import Parser, _parse_plain_line
 
 NEVER_SENT = (7, "never.sent", None, None, b"")
 
@@ -392,3 +392,193 @@ def test_nothing_comes_from_behind_garbage(sent: list[Operation], garbage: bytes
     found, failed = parse(before + b"Z" + garbage, b"MSG never.sent 7 0\r\n\r\n")
     assert (found, failed) == (sent, True)
     assert NEVER_SENT not in found
+
+
+# Runs: messages that repeat a line are taken many at one go.
+
+
+def stream(line: bytes, payloads: list[bytes]) -> bytes:
+    return b"".join(b"%b\n%b\r\n" % (line, payload) for payload in payloads)
+
+
+def messages(payloads: list[bytes], sid: int = 1, header: int | None = None) -> list[Operation]:
+    if header is None:
+        return [(sid, "foo", None, None, payload) for payload in payloads]
+    return [(sid, "foo", None, payload[:header], payload[header:]) for payload in payloads]
+
+
+def numbered(count: int, size: int = 4) -> list[bytes]:
+    return [b"%0*d" % (size, number) for number in range(count)]
+
+
+LINE = b"MSG foo 1 4\r"
+RUN_LENGTHS = [1, 2, 3, 4, 5, 6, 7, 17, 18, 19, 20, 21, 22, 82, 83, 86, 87, 340, 1000]
+
+
+@pytest.mark.parametrize("count", RUN_LENGTHS)
+@pytest.mark.parametrize("line", [LINE, b"MSG foo 1 4"])
+def test_a_run_of_any_length(count: int, line: bytes):
+    payloads = numbered(count)
+    assert parse(stream(line, payloads)) == (messages(payloads), False)
+
+
+@pytest.mark.parametrize("count", RUN_LENGTHS)
+def test_a_run_without_payloads(count: int):
+    assert parse(stream(b"MSG foo 1 0\r", [b""] * count)) == (messages([b""] * count), False)
+
+
+@pytest.mark.parametrize("count", RUN_LENGTHS)
+@pytest.mark.parametrize("header", [0, 2, 4])
+def test_a_run_with_headers(count: int, header: int):
+    payloads = numbered(count)
+    assert parse(stream(b"HMSG foo 1 %d 4\r" % header, payloads)) == (messages(payloads, header=header), False)
+
+
+@pytest.mark.parametrize("missing", range(1, 40))
+@pytest.mark.parametrize("count", [5, 6, 18, 22, 100])
+def test_a_run_whose_end_has_not_come(count: int, missing: int):
+    payloads = numbered(count)
+    data = stream(LINE, payloads)
+    whole = (len(data) - missing) // (len(data) // count)
+    parser = Parser()
+    assert parser.feed(data[:-missing]) == messages(payloads[:whole])
+    assert parser.feed(data[-missing:]) == messages(payloads[whole:])
+    assert parser.is_idle
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3, 5, 10, 17, 18, 19, 40, 98, 99])
+@pytest.mark.parametrize(
+    "other",
+    [
+        b"PING\r\n",
+        b"+OK\r\n",
+        b"MSG foo 2 4\r\nelse\r\n",
+        b"MSG bar 1 4\r\nelse\r\n",
+        b"MSG foo 1 4\nbare\r\n",
+        b"MSG foo 1 5\r\nlarge\r\n",
+        b"MSG foo 1 3\r\nles\r\n",
+        b"MSG foo 1 0\r\n\r\n",
+        b"MSG foo 1 re 4\r\nasks\r\n",
+        b"HMSG foo 1 1 4\r\nhead\r\n",
+        b"MSG foo 1 04\r\nzero\r\n",
+    ],
+)
+def test_a_run_that_something_else_breaks(place: int, other: bytes):
+    payloads = numbered(100)
+    expected = messages(payloads)
+    expected[place:place] = parse(other)[0]
+    assert len(expected) == 101
+    assert parse(stream(LINE, payloads[:place]) + other + stream(LINE, payloads[place:])) == (expected, False)
+
+
+@pytest.mark.parametrize("place", [0, 2, 3, 10, 17, 18, 30, 49])
+@pytest.mark.parametrize("wrong", [b"\r\r", b"\n\r", b"xx", b"\r\n\r\n", b""])
+def test_a_run_with_a_message_of_another_size_than_its_line_says(place: int, wrong: bytes):
+    """Where CRLF should be there is something else: what came before is parsed, and nothing behind."""
+    payloads = numbered(50)
+    data = stream(LINE, payloads[:place]) + LINE + b"\n" + b"0000" + wrong + stream(LINE, payloads[place:])
+    whole = parse(data)
+    assert whole == parse(*single_bytes(data))
+    assert whole[1]
+    kept = place + (wrong == b"\r\n\r\n")
+    assert whole[0] == messages([*payloads[:place], b"0000"][:kept])
+
+
+@pytest.mark.parametrize("swapped", [0, 1, 2, 17, 18, 40, 48])
+def test_payloads_that_hold_what_stands_between_payloads(swapped: int):
+    """A payload may look like the end of one message and the beginning of the next."""
+    between = b"\r\nMSG foo 1 20\r\n"
+    payloads = numbered(50, 20)
+    payloads[swapped] = b"ab" + between + b"cd"[: 20 - len(between) - 2]
+    assert len(payloads[swapped]) == 20
+    assert parse(stream(b"MSG foo 1 20\r", payloads)) == (messages(payloads), False)
+    same = [between + b"....."[: 20 - len(between)]] * 50
+    assert parse(stream(b"MSG foo 1 20\r", same)) == (messages(same), False)
+    ends = [b"....."[: 20 - len(between)] + between] * 50
+    assert parse(stream(b"MSG foo 1 20\r", ends)) == (messages(ends), False)
+
+
+def test_payloads_that_shift_what_stands_between_payloads():
+    """Split there, as many pieces come out as there are messages; only their lengths tell that they are wrong."""
+    between = b"\r\nMSG foo 1 32\r\n"
+    size = 32
+    early = between + b"x" * (size - len(between))
+    late = b"x" * (size - len(between)) + between
+    for payloads in ([early, late] * 20, [late, early] * 20, [early] * 21 + [late] * 21, [between * 2] * 30):
+        assert parse(stream(b"MSG foo 1 32\r", payloads)) == (messages(payloads), False)
+
+
+def test_a_run_costs_what_its_bytes_cost():
+    """Not more with every attempt: payloads that defeat the short cut must not make it quadratic."""
+    between = b"\r\nMSG foo 1 20\r\n"
+    payloads = [between.ljust(20, b".")] * 20_000
+    data = stream(b"MSG foo 1 20\r", payloads)
+    start = time.perf_counter()
+    operations, failed = parse(data)
+    assert not failed
+    assert len(operations) == 20_000
+    assert time.perf_counter() - start < 10
+
+
+PAYLOAD = st.sampled_from([b"", b"a", b"\r", b"\r\n", b"\r\nMSG foo 1 4\r\n", b"PING\r\n", b"1234", b"5678", b"abc"])
+HEAD = st.sampled_from(
+    [b"MSG foo 1 %d\r", b"MSG foo 1 %d", b"MSG foo 2 %d\r", b"HMSG foo 1 0 %d\r", b"MSG foo 1 r %d\r"]
+)
+
+
+@given(
+    st.lists(st.tuples(HEAD, PAYLOAD, st.integers(1, 40)), max_size=8),
+    st.lists(st.integers(0, 3000), max_size=4),
+)
+def test_runs_cut_anywhere_are_what_they_are_byte_by_byte(runs: list[tuple[bytes, bytes, int]], cuts: list[int]):
+    data = b"".join(stream(head % len(payload), [payload] * count) for head, payload, count in runs)
+    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    whole = parse(*[data[start:end] for start, end in pairwise(places)])
+    assert whole == parse(*single_bytes(data))
+    assert not whole[1]
+    assert len(whole[0]) == sum(count for _, _, count in runs)
+
+
+# The plain line: what is read quickly is what is read with care.
+
+FIELDS = b"MSG msg HMSG foo a.b \xc3\xa9 \xff 1 0 00 007 4 -1 +1 1_0 \xb2 x\x0b \x00".split(b" ")
+WORDS = st.sampled_from([*FIELDS, b" ", b"\t", b"", b"9" * 18, b"9" * 19, b"0" * 19])
+
+
+@given(st.lists(WORDS, max_size=6), st.lists(st.sampled_from([b" ", b"  ", b"\t", b" \t"]), min_size=6, max_size=6))
+def test_a_line_is_read_alike_by_both_ways(words: list[bytes], blanks: list[bytes]):
+    """A line that is taken as plain is read by the other way too; a header field more is only for the other way."""
+    text = b"MSG" + b"".join(blank + word for word, blank in zip(words, blanks, strict=False))
+    plain = _parse_plain_line(text)
+    if plain is not None:
+        assert plain == Parser()._parse_message_line(text, has_header=False)
+
+
+@pytest.mark.parametrize(
+    "line, plain",
+    [
+        (b"MSG foo 1 5", (1, "foo", None, None, 5)),
+        (b"MSG foo 007 05", (7, "foo", None, None, 5)),
+        (b"MSG foo 1 0", (1, "foo", None, None, 0)),
+        (b"MSG foo 1 00", (1, "foo", None, None, 0)),
+        (b"MSG a\x0b2 3 1", (3, "a\x0b2", None, None, 1)),
+        (b"MSG foo 0 5", None),
+        (b"MSG foo 00 5", None),
+        (b"MSG foo  1 5", None),
+        (b"MSG  foo 1 5", None),
+        (b"MSG foo 1 5 ", None),
+        (b"MSG foo 1\t5", None),
+        (b"MSG a\tb 1 5", None),
+        (b"MSG foo 1 re 5", None),
+        (b"MSG  1 5", None),
+        (b"msg foo 1 5", None),
+        (b"MSG f\xc3\xa9 1 5", None),
+        (b"MSG foo \xc2\xb2 5", None),
+        (b"MSG foo -1 5", None),
+        (b"MSG foo 1_0 5", None),
+        (b"MSG foo 1 " + b"0" * 19, None),
+        (b"MSG foo " + b"0" * 18 + b"1 5", None),
+    ],
+)
+def test_which_lines_are_plain(line: bytes, plain: tuple[object, ...] | None):
+    assert _parse_plain_line(line) == plain
