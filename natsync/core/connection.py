@@ -186,7 +186,7 @@ class Connection(Publisher):
         answered = False
         try:
             engine.push_and_read_for(waiter, deadline.remaining())
-            answered = waiter.wait(deadline.remaining())
+            answered = engine.wait_for(waiter, deadline)
         finally:
             if not answered and park:
                 engine.outbound.unpark(waiter)

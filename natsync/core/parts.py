@@ -37,6 +37,8 @@ from natsync.protocol.server_errors import Reaction, reaction
 __all__ = ["Draining", "Parts"]
 
 _numbers = itertools.count(1)
+# A thread that waits for an answer looks after so many seconds whether the others are at work.
+_LOOK_AFTER = 1.0
 
 
 class Draining(Protocol):
@@ -113,6 +115,20 @@ class Parts:
             self.outbound.push()
         else:
             link.reader.push_and_read_for(waiter, patience)
+
+    def wait_for(self, waiter: PingWaiter | ReplyWaiter, deadline: Deadline) -> bool:
+        """Wait for an answer, and say whether it came in time.
+
+        Looks after those who are to send the question and to read the answer: either may have been struck by Ctrl-C, or
+        be held up in a signal handler.
+        """
+        while not waiter.wait(min(deadline.remaining(), _LOOK_AFTER)):
+            if deadline.expired:
+                return False
+            self.wakeup.set()  # the supervisor sends what is left, and finds out who has lost the sending token
+            if self.link is not None and self.link.reader is not None:
+                self.link.reader.let_go()
+        return True
 
     def about_to_wait(self) -> None:
         """Note that the caller waits for what the reader brings: in a signal handler, it may be reading itself."""

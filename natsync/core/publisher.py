@@ -35,8 +35,6 @@ __all__ = ["Publisher"]
 PublishHook = Callable[[Msg], "Msg | None"]
 
 _MANY_SUBJECTS = 1024
-# A thread that waits for a reply looks after so many seconds whether its request was sent.
-_LOOK_AGAIN = 1.0
 
 
 class Publisher(Facts):
@@ -216,10 +214,8 @@ class Publisher(Facts):
             self._put(frame, size, wait=deadline)
             if not engine.mux.has_round:
                 engine.push_and_read_for(waiter, deadline.remaining())
-            while not waiter.answered and not waiter.wait(min(deadline.remaining(), _LOOK_AGAIN)):
-                if deadline.expired:
-                    break
-                engine.outbound.push()  # whoever was to send it may have been taken away by Ctrl-C
+            if not waiter.answered:
+                engine.wait_for(waiter, deadline)
         finally:
             engine.mux.leave(waiter.token)
             waiter.leave()

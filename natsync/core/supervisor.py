@@ -154,7 +154,7 @@ class Supervisor:
 
     def _keep_alive(self, link: Link, *, backlog_moves: bool) -> None:
         unanswered = link.pings_out
-        if unanswered and link.reader is not None:
+        if link.reader is not None:
             link.reader.let_go()  # whoever reads for itself may be held up in a signal handler
         if backlog_moves:
             return  # a PING would wait in the queue; bytes that the server takes are a sign of life too

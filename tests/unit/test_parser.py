@@ -401,7 +401,7 @@ def stream(line: bytes, payloads: list[bytes]) -> bytes:
     return b"".join(b"%b\n%b\r\n" % (line, payload) for payload in payloads)
 
 
-def messages(payloads: list[bytes], sid: int = 1, header: int | None = None) -> list[Operation]:
+def run_of(payloads: list[bytes], sid: int = 1, header: int | None = None) -> list[Operation]:
     if header is None:
         return [(sid, "foo", None, None, payload) for payload in payloads]
     return [(sid, "foo", None, payload[:header], payload[header:]) for payload in payloads]
@@ -419,19 +419,19 @@ RUN_LENGTHS = [1, 2, 3, 4, 5, 6, 7, 17, 18, 19, 20, 21, 22, 82, 83, 86, 87, 340,
 @pytest.mark.parametrize("line", [LINE, b"MSG foo 1 4"])
 def test_a_run_of_any_length(count: int, line: bytes):
     payloads = numbered(count)
-    assert parse(stream(line, payloads)) == (messages(payloads), False)
+    assert parse(stream(line, payloads)) == (run_of(payloads), False)
 
 
 @pytest.mark.parametrize("count", RUN_LENGTHS)
 def test_a_run_without_payloads(count: int):
-    assert parse(stream(b"MSG foo 1 0\r", [b""] * count)) == (messages([b""] * count), False)
+    assert parse(stream(b"MSG foo 1 0\r", [b""] * count)) == (run_of([b""] * count), False)
 
 
 @pytest.mark.parametrize("count", RUN_LENGTHS)
 @pytest.mark.parametrize("header", [0, 2, 4])
 def test_a_run_with_headers(count: int, header: int):
     payloads = numbered(count)
-    assert parse(stream(b"HMSG foo 1 %d 4\r" % header, payloads)) == (messages(payloads, header=header), False)
+    assert parse(stream(b"HMSG foo 1 %d 4\r" % header, payloads)) == (run_of(payloads, header=header), False)
 
 
 @pytest.mark.parametrize("missing", range(1, 40))
@@ -441,8 +441,8 @@ def test_a_run_whose_end_has_not_come(count: int, missing: int):
     data = stream(LINE, payloads)
     whole = (len(data) - missing) // (len(data) // count)
     parser = Parser()
-    assert parser.feed(data[:-missing]) == messages(payloads[:whole])
-    assert parser.feed(data[-missing:]) == messages(payloads[whole:])
+    assert parser.feed(data[:-missing]) == run_of(payloads[:whole])
+    assert parser.feed(data[-missing:]) == run_of(payloads[whole:])
     assert parser.is_idle
 
 
@@ -465,7 +465,7 @@ def test_a_run_whose_end_has_not_come(count: int, missing: int):
 )
 def test_a_run_that_something_else_breaks(place: int, other: bytes):
     payloads = numbered(100)
-    expected = messages(payloads)
+    expected = run_of(payloads)
     expected[place:place] = parse(other)[0]
     assert len(expected) == 101
     assert parse(stream(LINE, payloads[:place]) + other + stream(LINE, payloads[place:])) == (expected, False)
@@ -481,7 +481,7 @@ def test_a_run_with_a_message_of_another_size_than_its_line_says(place: int, wro
     assert whole == parse(*single_bytes(data))
     assert whole[1]
     kept = place + (wrong == b"\r\n\r\n")
-    assert whole[0] == messages([*payloads[:place], b"0000"][:kept])
+    assert whole[0] == run_of([*payloads[:place], b"0000"][:kept])
 
 
 @pytest.mark.parametrize("swapped", [0, 1, 2, 17, 18, 40, 48])
@@ -491,11 +491,11 @@ def test_payloads_that_hold_what_stands_between_payloads(swapped: int):
     payloads = numbered(50, 20)
     payloads[swapped] = b"ab" + between + b"cd"[: 20 - len(between) - 2]
     assert len(payloads[swapped]) == 20
-    assert parse(stream(b"MSG foo 1 20\r", payloads)) == (messages(payloads), False)
+    assert parse(stream(b"MSG foo 1 20\r", payloads)) == (run_of(payloads), False)
     same = [between + b"....."[: 20 - len(between)]] * 50
-    assert parse(stream(b"MSG foo 1 20\r", same)) == (messages(same), False)
+    assert parse(stream(b"MSG foo 1 20\r", same)) == (run_of(same), False)
     ends = [b"....."[: 20 - len(between)] + between] * 50
-    assert parse(stream(b"MSG foo 1 20\r", ends)) == (messages(ends), False)
+    assert parse(stream(b"MSG foo 1 20\r", ends)) == (run_of(ends), False)
 
 
 def test_payloads_that_shift_what_stands_between_payloads():
@@ -505,7 +505,7 @@ def test_payloads_that_shift_what_stands_between_payloads():
     early = between + b"x" * (size - len(between))
     late = b"x" * (size - len(between)) + between
     for payloads in ([early, late] * 20, [late, early] * 20, [early] * 21 + [late] * 21, [between * 2] * 30):
-        assert parse(stream(b"MSG foo 1 32\r", payloads)) == (messages(payloads), False)
+        assert parse(stream(b"MSG foo 1 32\r", payloads)) == (run_of(payloads), False)
 
 
 def test_a_run_costs_what_its_bytes_cost():
@@ -541,11 +541,11 @@ def test_runs_cut_anywhere_are_what_they_are_byte_by_byte(runs: list[tuple[bytes
 
 # The plain line: what is read quickly is what is read with care.
 
-FIELDS = b"MSG msg HMSG foo a.b \xc3\xa9 \xff 1 0 00 007 4 -1 +1 1_0 \xb2 x\x0b \x00".split(b" ")
-WORDS = st.sampled_from([*FIELDS, b" ", b"\t", b"", b"9" * 18, b"9" * 19, b"0" * 19])
+SOME_WORDS = b"MSG msg HMSG foo a.b \xc3\xa9 \xff 1 0 00 007 4 -1 +1 1_0 \xb2 x\x0b \x00".split(b" ")
+ANY_WORDS = st.sampled_from([*SOME_WORDS, b" ", b"\t", b"", b"9" * 18, b"9" * 19, b"0" * 19])
 
 
-@given(st.lists(WORDS, max_size=6), st.lists(st.sampled_from([b" ", b"  ", b"\t", b" \t"]), min_size=6, max_size=6))
+@given(st.lists(ANY_WORDS, max_size=6), st.lists(st.sampled_from([b" ", b"  ", b"\t", b" \t"]), min_size=6, max_size=6))
 def test_a_line_is_read_alike_by_both_ways(words: list[bytes], blanks: list[bytes]):
     """A line that is taken as plain is read by the other way too; a header field more is only for the other way."""
     text = b"MSG" + b"".join(blank + word for word, blank in zip(words, blanks, strict=False))
