@@ -34,7 +34,7 @@ help:
 	@echo "make soak     random faults for MINUTES (30), reproducible by SEED"
 	@echo "make bench    every client side by side, and the figures of the documentation"
 	@echo "make docs     the documentation, in docs/_build"
-	@echo "make dist     the wheel and the source archive, in dist"
+	@echo "make dist     the wheel and the source archive, in dist, tried with every Python that is installed"
 	@echo "make clean    remove what make made"
 
 # Stamps: what is installed already is not installed again until setup.cfg changes.
@@ -119,6 +119,7 @@ dist: $(VENV)/.dev
 	rm -rf dist
 	$(BIN)/python -m build --quiet
 	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m tests.packaging
 
 clean:
 	rm -rf $(VENV) .venv-bench .tox build dist docs/_build htmlcov *.egg-info .coverage .coverage.*
