@@ -83,11 +83,18 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def payload_of(args: argparse.Namespace) -> bytes:
-    """Return the data; blocks until the end of stdin when that is where it comes from."""
+def payload_of(args: argparse.Namespace, *, may_be_empty: bool = False) -> bytes:
+    """Return the data; blocks until the end of stdin when that is where it comes from.
+
+    Args:
+        args: With the arguments of `add_data_arguments`.
+        may_be_empty: Do not ask somebody at a terminal for data that was not given: there is none.
+    """
     if args.data not in (None, "-"):
         return os.fsencode(args.data)
     if sys.stdin.isatty():
+        if may_be_empty and args.data is None:
+            return b""
         print("natsync: reading the data from the terminal until Ctrl-D", file=sys.stderr)
     return sys.stdin.buffer.read()
 

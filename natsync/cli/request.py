@@ -29,7 +29,7 @@ def add_to(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask, and show what comes within the time-out; returns the exit status."""
-    data, headers = payload_of(args), headers_of(args)
+    data, headers = payload_of(args, may_be_empty=True), headers_of(args)
     display = Display(raw=args.raw)
     with connect(args) as nc:
         began = time.monotonic()

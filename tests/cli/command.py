@@ -126,23 +126,24 @@ class Natsync:
         self._stack.callback(running.kill)
         return running
 
-    def on_terminal(self, *words: str, environ: Mapping[str, str] = {}) -> str:
-        """Run a command whose stdout and stderr are a terminal, and return what it shows there."""
+    def on_terminal(self, *words: str, environ: Mapping[str, str] = {}, typed: bytes = b"") -> str:
+        """Run a command at a terminal on which something is typed, and return what is shown there."""
         import pty
 
         ours, theirs = pty.openpty()
-        with contextlib.closing(os.fdopen(ours, "rb", 0)) as screen:
+        with contextlib.closing(os.fdopen(ours, "r+b", 0)) as screen:
             try:
                 process = subprocess.Popen(
                     self._command(words),
                     env={**self.environ, "TERM": "xterm", **environ},
-                    stdin=subprocess.DEVNULL,
+                    stdin=theirs,
                     stdout=theirs,
                     stderr=theirs,
                 )
             finally:
                 os.close(theirs)
             self._stack.callback(process.kill)
+            screen.write(typed)
             shown = b""
             with contextlib.suppress(OSError):  # EIO: the last one who had it open has gone
                 while some := screen.read(65536):

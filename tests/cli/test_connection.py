@@ -202,6 +202,15 @@ def test_a_wrong_password(natsync_command: Natsync, guarded: NatsServer) -> None
         assert "guessed" not in line
 
 
+def test_a_secret_in_place_of_its_file_is_not_shown(natsync_command: Natsync) -> None:
+    seed = Key("user").seed
+    creds = Operator().account().user().creds
+    for words in (["--nkey", seed], ["--creds", creds], ["--creds", seed]):
+        line = natsync_command("rtt", *words).failed()
+        assert seed not in line
+        assert creds.splitlines()[1] not in line
+
+
 def test_no_login_is_shown_in_a_verbose_run(natsync_command: Natsync, guarded: NatsServer) -> None:
     done = natsync_command("-v", "rtt", "-s", guarded.url.replace("//", f"//joe:{SECRET}@"))
     assert "natsync.events DEBUG: Connected" in done.err

@@ -133,3 +133,20 @@ def test_colours_on_a_terminal(natsync_command: Natsync, nats_client: Client) ->
     assert "\\x1b[31mno" in coloured
     for plain in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         assert "\x1b" not in natsync_command.on_terminal("request", "cli.ask", "x", environ=plain)
+
+
+@needs_terminal
+def test_data_that_is_typed(natsync_command: Natsync, nats_client: Client) -> None:
+    ctrl_d = b"\x04"
+    with nats_client.subscribe("cli.pub") as subscription:
+        nats_client.flush()
+        shown = natsync_command.on_terminal("pub", "cli.pub", typed=b"one pizza\n" + ctrl_d)
+        assert subscription.next_msg(timeout=5).data == b"one pizza\n"
+    assert "natsync: reading the data from the terminal until Ctrl-D" in shown
+
+
+@needs_terminal
+def test_a_request_needs_no_data(natsync_command: Natsync, nats_client: Client) -> None:
+    nats_client.subscribe("cli.ask", cb=lambda msg: msg.respond(b"%d bytes" % len(msg.data)))
+    nats_client.flush()
+    assert "0 bytes" in natsync_command.on_terminal("request", "cli.ask")
