@@ -87,7 +87,9 @@ def test_giving_back_ends_the_taking_of_bytes():
     assert token.holder is None
 
 
-@pytest.mark.parametrize("thread, taken", [(None, True), (ME, True), (NOBODY, False)])
+@pytest.mark.parametrize(
+    "thread, taken", [(None, True), (ME, True), (NOBODY, False)], ids=["any", "its own", "another"]
+)
 def test_it_can_be_taken_away_from_a_certain_thread(thread: int | None, taken: bool):
     token, turn = held()
     assert token.revoke(thread) is taken
