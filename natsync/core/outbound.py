@@ -151,7 +151,8 @@ class Outbound:
             ConnectionClosedError: There will be none.
         """
         with self._lock:
-            if self._mode is Mode.LIVE:
+            lost = self._link is not None and self._link.is_lost  # and the supervisor has not yet got round to it
+            if self._mode is Mode.LIVE and not lost:
                 self._has_pings = True
                 self._frames.append(PingFrame(waiter))
                 self._size += len(PING_COMMAND)

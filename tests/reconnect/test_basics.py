@@ -470,6 +470,17 @@ def test_force_reconnect_makes_a_new_connection(proxy: FaultProxy, connect: Conn
     assert sub.next_msg(timeout=5.0).data == b"new"
 
 
+def test_flush_right_after_force_reconnect_waits_for_the_new_connection(
+    nats_server: NatsServer, connect: Connect
+) -> None:
+    """It begins when the old connection is given up, be the supervisor as late as it will."""
+    client = connect(nats_server.url, reconnect_time_wait=0.01)
+    for number in range(1, 21):
+        client.force_reconnect()
+        client.flush()
+        assert client.stats.reconnects == number
+
+
 def test_force_reconnect_works_with_reconnecting_switched_off(proxy: FaultProxy, connect: Connect) -> None:
     found, closed = Recorder(), Recorder()
     client = connect(proxy.url, allow_reconnect=False, reconnected_cb=found, closed_cb=closed)
