@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from natsync import ConnectionClosedError, ConnectionReconnectingError, NatsError, NatsTimeoutError, NoRespondersError
-from tests.support.waiting import TIME_FACTOR, Recorder, eventually
+from tests.support.waiting import TIME_FACTOR, Recorder, eventually, never
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from natsync import Client
     from natsync.testing import NatsServer
     from tests.support.proxy import FaultProxy
+    from tests.support.scripted import Conn, ScriptedServer
 
     Connect = Callable[..., Client]
+    Scripted = Callable[..., ScriptedServer]
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 needs_gate = pytest.mark.skipif(not hasattr(select, "epoll"), reason="without a gate only the reader reads")
@@ -439,25 +441,29 @@ def test_a_handler_that_takes_its_time_does_not_hold_other_threads_up(
     check_usable(client)
 
 
-@pytest.mark.usefixtures("service")
 @pytest.mark.parametrize("call", ["request", "flush", "rtt"])
 def test_a_sender_that_does_not_come_back_does_not_hold_those_who_wait_up(
-    call: str, nats_server: NatsServer, connect: Connect
+    call: str, scripted: Scripted, connect: Connect
 ) -> None:
     """An exception of a signal handler has taken it away, with the sending token; nobody publishes, all wait."""
-    client = connect(nats_server.url, reconnect_time_wait=0.01, reconnect_jitter=0.0)
+
+    def script(conn: Conn) -> None:
+        conn.handshake()
+        conn.serve()  # without a PING of its own, which would wake the supervisor
+
+    client = connect(scripted(script).url, reconnect_time_wait=0.01, reconnect_jitter=0.0)
     client.flush()
-    eventually(lambda: client._engine.outbound._asleep)
+    never(lambda: client.stats.reconnects, 0.5)  # the supervisor is really asleep, and does not look after a sender
     client._engine.outbound._token = object()
     begin = time.monotonic()
-    with contextlib.suppress(ConnectionReconnectingError):  # nobody knows what has reached the server
-        if call == "request":
-            client.request("turn.echo", timeout=PATIENCE)
-        else:
+    if call == "request":
+        ask_in_vain(client, 2.0)
+    else:
+        with pytest.raises(ConnectionReconnectingError):  # nobody knows what has reached the server
             getattr(client, call)(PATIENCE)
     assert time.monotonic() - begin < 2.0 + SOON
     eventually(lambda: client.stats.reconnects == 1)
-    check_usable(client)
+    client.flush()
 
 
 # Processes.
