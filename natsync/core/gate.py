@@ -34,7 +34,10 @@ class Gate:
     def poll(self, timeout: float) -> bool:
         """Wait beside a shut gate, at most `timeout` seconds; say whether there are bytes, or the end of the stream."""
         # Made once, mostly; one that is in use by a thread that was left behind in a signal handler is not used again.
-        poller = self._pollers.pop() if self._pollers else self._make_poller()
+        try:
+            poller = self._pollers.pop()
+        except IndexError:
+            poller = self._make_poller()
         ready = poller.poll(math.ceil(timeout * 1000))
         self._pollers.append(poller)
         return bool(ready)

@@ -17,7 +17,7 @@ from natsync.core.outbound import Outbound
 from natsync.core.reading import ReadingToken, Turn
 from natsync.core.registry import Registry
 from natsync.deadline import Deadline
-from natsync.errors import NatsConnectionError, NatsError
+from natsync.errors import NatsConnectionError, NatsError, ProtocolError
 from natsync.protocol.commands import PONG_COMMAND
 from natsync.protocol.info import ServerInfo, parse_info
 from natsync.protocol.operations import ErrOp, InfoOp, MsgOp, Operation, PingOp, PongOp
@@ -167,9 +167,8 @@ class Reader:
         done = False
         while not done:
             try:
-                if self._token.holder is turn and self._token.busy and not self._link.is_lost:
-                    # Ctrl-C: what was read may be lost.
-                    self._link.lose(NatsConnectionError("a thread was interrupted while it was reading"))
+                if self._token.holder is turn and self._token.busy:
+                    self._give_up()
                 gate.open()
                 self._token.give_back(turn)
                 done = True
@@ -178,15 +177,28 @@ class Reader:
         if interrupt is not None:
             raise interrupt
 
+    def _give_up(self) -> None:
+        """Ctrl-C struck while bytes were being taken in: nobody knows what became of them."""
+        error = NatsConnectionError("a thread was interrupted while it was reading", server=self._link.url)
+        # What still comes must not be parsed: it may be the rest of somebody's payload.
+        self._link.parser.error = self._link.parser.error or ProtocolError("a part of the stream is missing")
+        if not self._link.is_lost:
+            self._link.lose(error)
+
     def let_go(self, thread: int | None = None) -> None:
         """Have the reader's own thread read again, if the thread that reads for itself only waits for bytes.
 
         Args:
             thread: Only if it is this one, which is about to wait for something else: so it is in a signal handler, or
-                Ctrl-C has kept it from ending its turn.
+                Ctrl-C has kept it from ending its turn. None for any; that also opens a gate that Ctrl-C has left shut.
         """
         gate = self._link.transport.gate
-        if gate is not None and self._token.holder is not None and self._token.revoke(thread):
+        if gate is None:
+            return
+        if thread is None:
+            self._token.revoke(None)
+            gate.open()
+        elif self._token.holder is not None and self._token.revoke(thread):
             gate.open()
 
     # Routing: whoever holds the token.

@@ -528,7 +528,7 @@ def test_a_fork_while_a_caller_reads(nats_server: NatsServer) -> None:
 def test_without_epoll_everything_works(nats_server: NatsServer) -> None:
     """As on macOS and Windows, and under gevent."""
     script = """
-    import concurrent.futures, select, sys, threading
+    import concurrent.futures, select, sys, time
     if hasattr(select, "epoll"):
         del select.epoll
     import natsync
@@ -554,6 +554,8 @@ def test_without_epoll_everything_works(nats_server: NatsServer) -> None:
         nc.publish("bare.sub", b"%d" % number)
     assert [int(sub.next_msg(timeout=10).data) for _ in range(1000)] == list(range(1000))
     nc.force_reconnect()
+    while not nc.stats.reconnects:
+        time.sleep(0.01)
     nc.flush()
     assert nc.request("bare.echo", b"again").data == b"again"
     nc.drain()

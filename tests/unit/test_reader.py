@@ -61,10 +61,15 @@ class Bench:
     """A link over one end of a socket pair with its reader, and the other end, which plays the server."""
 
     def __init__(
-        self, early: Sequence[Operation] = (), gate: type[Gate] | None = Gate, *, held_up: bool = False
+        self,
+        early: Sequence[Operation] = (),
+        gate: type[Gate] | None = Gate,
+        transport: type[TcpTransport] = TcpTransport,
+        *,
+        held_up: bool = False,
     ) -> None:
         ours, self.peer = socket.socketpair()
-        self.transport = TcpTransport(ours)
+        self.transport = transport(ours)
         if gate is not Gate and self.transport.gate is not None:
             self.transport.gate.close()
             self.transport.gate = None if gate is None else gate(select.epoll(), ours.fileno())
@@ -429,6 +434,45 @@ def test_ctrl_c_in_routing_costs_the_link(bench: Bench, pool: Pool):
         bench.reader.push_and_read_for(waiter, LONG)
     assert "interrupted while it was reading" in str(bench.link.loss.error)
     eventually(lambda: bench.is_over)
+
+
+class StruckTransport(TcpTransport):
+    """A transport in which Ctrl-C strikes once, right after the socket has given its bytes, and more have come."""
+
+    strike: Callable[[], object] | None = None
+
+    def recv_now(self) -> bytes | None:
+        data = super().recv_now()
+        if self.strike is not None:
+            self.strike()
+            self.strike = None
+            raise KeyboardInterrupt
+        return data
+
+
+@needs_gate
+@pytest.mark.usefixtures("patient")
+def test_what_ctrl_c_has_torn_is_not_read_on(benches: Callable[..., Bench], pool: Pool):
+    """The reader goes on to the end of the stream; but what comes there may be the rest of somebody's payload."""
+    bench = benches(transport=StruckTransport)
+    eventually(bench.is_asleep)
+    assert isinstance(bench.transport, StruckTransport)
+    bench.transport.strike = lambda: bench.peer.sendall(MESSAGE)
+    waiter = bench.ask()
+    Answering(bench, pool, b"MSG s 1 100\r\nthe beginning of a payload, which goes on with: ")
+    with pytest.raises(KeyboardInterrupt):
+        bench.reader.push_and_read_for(waiter, LONG)
+    eventually(lambda: bench.is_over)
+    assert "interrupted while it was reading" in str(bench.link.loss.error)
+    assert bench.traffic.msgs == 0
+
+
+@needs_gate
+def test_a_gate_that_ctrl_c_has_left_shut_is_opened_at_the_next_look(bench: Bench):
+    assert bench.transport.gate is not None
+    bench.transport.gate.shut()  # as between the taking away of a token and the opening
+    bench.reader.let_go()
+    bench.check_reader()
 
 
 class StruckGate(Gate):
