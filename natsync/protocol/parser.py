@@ -10,6 +10,7 @@ raises or makes the parser keep more than one message, one line, and the table o
 
 from __future__ import annotations
 
+import re
 from itertools import islice, repeat
 from typing import TypeAlias
 
@@ -35,6 +36,8 @@ _STARTS = frozenset(
 
 # A number with more digits than this cannot be meant, and reading it would cost more than its bytes.
 _MAX_DIGITS = 18
+
+_is_plain_line = re.compile(rb"MSG ([!-~]+) ([1-9][0-9]{0,17})(?: ([!-~]+))? ([0-9]{1,18})\r?").fullmatch
 
 # How many bytes of a bad line an error shows.
 _EXCERPT = 48
@@ -180,20 +183,14 @@ class Parser:
         """Read a line, without its LF: the fields of a message, or a whole operation of another kind."""
         if len(line) > self._short_line:
             self._check_length(line)
+        args = _parse_plain_line(line)
+        if args is not None:
+            return self._accept(line, args)
         # Servers end a line with CRLF; the LF alone is taken too, as nats.go does.
         text = line.removesuffix(b"\r")
         word = text[:4].upper()
         if word in (b"MSG ", b"HMSG", b"MSG\t"):
-            args = _parse_plain_line(text) or self._parse_message_line(text, has_header=word == b"HMSG")
-            if args[4] > self._max_payload:
-                raise ProtocolError(
-                    f"the server announced {args[4]} bytes of payload; at most {self._max_payload} are taken"
-                )
-            if args[2] is None and len(line) <= _KNOWN_LINE_LENGTH:
-                if len(self._known) >= _KNOWN_LINES:
-                    self._known.clear()
-                self._known[line] = args
-            return args
+            return self._accept(line, self._parse_message_line(text, has_header=word == b"HMSG"))
         # What follows these words on their line has no meaning, and is let pass [nats.go parser.go: `+OKay`].
         rare = _RARE_WORDS.get(word) or _RARE_WORDS.get(word[:3])
         if rare is not None:
@@ -204,6 +201,17 @@ class Parser:
             if word == b"-ERR":
                 return ErrOp(text[5:].strip(b" \t").decode("utf-8", "backslashreplace"))
         raise _unknown(line)
+
+    def _accept(self, line: bytes, args: _Args) -> _Args:
+        """Check what a message's line says, and remember it."""
+        size = args[4]
+        if size > self._max_payload:
+            raise ProtocolError(f"the server announced {size} bytes of payload; at most {self._max_payload} are taken")
+        if args[2] is None and len(line) <= _KNOWN_LINE_LENGTH:
+            if len(self._known) >= _KNOWN_LINES:
+                self._known.clear()
+            self._known[line] = args
+        return args
 
     def _parse_message_line(self, text: bytes, *, has_header: bool) -> _Args:
         """Read `MSG subject sid [reply] size` or `HMSG subject sid [reply] header-size size`."""
@@ -296,16 +304,13 @@ def _take_run(data: bytes, position: int, line: bytes, args: _Args, operations: 
     return start + len(_CRLF)
 
 
-def _parse_plain_line(text: bytes) -> _Args | None:
-    """Read `MSG subject sid size` as servers write it; None for whatever else, which is read with more care."""
-    words = text.split(b" ")
-    if len(words) != 4 or words[0] != b"MSG" or not text.isascii() or b"\t" in text:
+def _parse_plain_line(line: bytes) -> _Args | None:
+    """Read a line of MSG as servers write it; None for whatever else, which is read with more care."""
+    found = _is_plain_line(line)
+    if found is None:
         return None
-    _, subject, sid, size = words
-    if not (subject and sid.isdigit() and size.isdigit() and len(sid) <= _MAX_DIGITS >= len(size)):
-        return None
-    number = int(sid)
-    return (number, subject.decode(), None, None, int(size)) if number else None
+    subject, sid, reply, size = found.groups()
+    return (int(sid), subject.decode(), None if reply is None else reply.decode(), None, int(size))
 
 
 def _number(word: bytes) -> int:
