@@ -1,7 +1,7 @@
 """A client that is made when it is first used: the shared client of a process under a web server.
 
 Importing a project, running its management commands and forking its workers connects nothing; the first `publish` does.
-Owns at most one client at a time. Its one lock, the gate, protects who makes it; nothing is waited for under it.
+Owns at most one client at a time. Its one lock protects who makes it; nothing is waited for under it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class LazyClient(_Base):
         _lazy_clients.add(self)
 
     def forget_threads(self) -> None:
-        """In a forked child: those that may hold the gate or be connecting are not there."""
-        self._gate = threading.Lock()
+        """In a forked child: those that may hold the lock or be connecting are not there."""
+        self._lock = threading.Lock()
         self._attempt: Future[Client] | None = None
 
     def connect(self) -> Client:
@@ -56,7 +56,7 @@ class LazyClient(_Base):
         made = self._made
         if made is not None and not made.is_closed:
             return made
-        with self._gate:
+        with self._lock:
             made = self._made
             if made is not None and not made.is_closed:
                 return made
@@ -71,14 +71,14 @@ class LazyClient(_Base):
         try:
             client = self._make()
         except BaseException as error:
-            with self._gate:
+            with self._lock:
                 self._attempt = None
             if not isinstance(error, Exception):  # Ctrl-C is for this thread alone
                 attempt.set_exception(NatsConnectionError("the thread that was connecting was interrupted; try again"))
                 raise
             attempt.set_exception(error)
         else:
-            with self._gate:
+            with self._lock:
                 for setup in self._setups:
                     setup(client)
                 self._made, self._attempt = client, None
@@ -124,7 +124,7 @@ class LazyClient(_Base):
         self._set_up(lambda client: client.with_publish(hook))
 
     def _set_up(self, setup: Callable[[Client], None]) -> None:
-        with self._gate:
+        with self._lock:
             self._setups.append(setup)
             if self._made is not None:
                 setup(self._made)

@@ -50,9 +50,7 @@ class Program:
             if self._process.poll() is None:
                 self.end()
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            self.kill()
             self._log.close()
 
     @property
@@ -88,6 +86,12 @@ class Program:
             return self._process.wait(timeout * TIME_FACTOR)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it does not end:\n{self.output}") from None
+
+    def kill(self) -> None:
+        """End it and all that it has started, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Tell it to end, wait for that, and return the status."""

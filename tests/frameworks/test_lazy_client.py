@@ -270,9 +270,9 @@ def test_a_fork_while_another_thread_connects(nats_server: NatsServer) -> None:
     with ThreadPoolExecutor(1) as pool:
         connecting = pool.submit(lazy.connect)
         assert waiting.wait(DEADLINE)
-        lazy._gate.acquire()  # as another thread may at that moment
+        lazy._lock.acquire()  # as another thread may at that moment
         assert in_child(lambda: use(lazy)).isdigit()
-        lazy._gate.release()
+        lazy._lock.release()
         go_on.set()
         connecting.result(DEADLINE).flush()
     lazy.close()
