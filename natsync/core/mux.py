@@ -81,6 +81,11 @@ class Mux(Sink):
         """Say whether at most one waiter is registered."""
         return len(self._waiters) <= 1
 
+    def has_only(self, token: str) -> bool:
+        """Say whether no waiter is registered but this one."""
+        waiters = self._waiters
+        return not waiters or (len(waiters) == 1 and token in waiters)
+
     def leave(self, token: str) -> bool:
         """Take a waiter out; True for whoever did, who then completes it."""
         taken = self._waiters.pop(token, None) is not None

@@ -29,6 +29,7 @@ class Registry:
         self._sinks: dict[int, Sink] = {}
         self._sids = itertools.count(1)
         self._stopped: weakref.WeakSet[Sink] = weakref.WeakSet()
+        self._own = 0
         self._generation = 0
         self._cleared = False
         self.find: Callable[[int], Sink | None] = self._sinks.get
@@ -44,10 +45,16 @@ class Registry:
             if self._cleared:
                 return False
             self._sinks[sink.sid] = sink
+            self._own += sink.subscription is None
             self._outbound.put_control(encode_sub(sink.subject, sink.queue, sink.sid), self._generation)
             if sink.max_msgs is not None:
                 self._outbound.put_control(encode_unsub(sink.sid, sink.max_msgs), self._generation)
             return True
+
+    @property
+    def has_subscriptions(self) -> bool:
+        """Whether there is a sink beside natsync's own, which stay for good."""
+        return len(self._sinks) > self._own
 
     def drain(self, sid: int) -> bool:
         """Tell the server to send no more, but keep the sink for what is under way; say whether it was there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import random
 import select
@@ -18,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from natsync import ConnectionClosedError, ConnectionReconnectingError, NatsError, NatsTimeoutError, NoRespondersError
+from natsync.core.callback_sink import CallbackSink
+from natsync.core.read_sink import ReadSink
+from natsync.core.request_future import RequestFuture
 from tests.support.waiting import TIME_FACTOR, Recorder, eventually, never
 
 if TYPE_CHECKING:
@@ -169,13 +173,13 @@ def test_many_ask_with_all_sorts_of_time(nats_server: NatsServer, connect: Conne
 class StruckAskers:
     """Threads that ask all the time, and the main thread, which does so under blows."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, others: int) -> None:
         self.client = client
         self.slow: list[float] = []
         self.mixed_up: list[bytes] = []
         self.struck = 0
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._repeat, args=(name,), daemon=True) for name in range(6)]
+        self._threads = [threading.Thread(target=self._repeat, args=(name,), daemon=True) for name in range(others)]
 
     def ask(self, question: bytes) -> None:
         begin = time.monotonic()
@@ -227,11 +231,14 @@ class StruckAskers:
 @pytest.mark.usefixtures("switching", "service")
 @pytest.mark.timeout(120, method="thread")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a blow may fall on a weak reference
-def test_many_ask_while_one_of_them_is_struck_again_and_again(nats_server: NatsServer, connect: Connect) -> None:
+@pytest.mark.parametrize("others", [0, 1, 6])
+def test_many_ask_while_one_of_them_is_struck_again_and_again(
+    others: int, nats_server: NatsServer, connect: Connect
+) -> None:
     """An exception of a signal handler may cost the connection, and with it answers; it never costs anybody's time."""
     client = connect(nats_server.url, reconnect_time_wait=0.01, reconnect_jitter=0.0)
-    with StruckAskers(client) as askers:
-        askers.ask_under_blows(3.0)
+    with StruckAskers(client, others) as askers:
+        askers.ask_under_blows(2.0)
     assert askers.struck
     assert not askers.slow
     assert not askers.mixed_up
@@ -372,10 +379,10 @@ def test_a_handler_that_strikes_a_thread_that_reads(
     call: str, nats_server: NatsServer, connect: Connect, handler: Handler
 ) -> None:
     client = connect(nats_server.url)
-    sub = client.subscribe("turn.next")
     client.flush()
 
     def next_msg() -> bytes:
+        sub = client.subscribe("turn.next")
         client.publish("turn.next", b"x")
         return sub.next_msg(timeout=PATIENCE).data
 
@@ -406,6 +413,65 @@ def test_a_handler_that_strikes_a_thread_that_reads(
     else:
         check_usable(client)
         assert client.stats.reconnects == 0
+
+
+class Struck:
+    """Ctrl-C at the entry of a function, once, on the main thread, which is the only one that it strikes."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+        self.on_main = 0
+
+    def __get__(self, owner: object, kind: type) -> Callable[..., Any]:
+        return functools.partial(self, owner)
+
+    def __call__(self, *args: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            self.on_main += 1
+            if self.on_main == 1:
+                raise KeyboardInterrupt
+        return self._call(*args)
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("kind", [CallbackSink, ReadSink])
+def test_ctrl_c_in_a_call_costs_no_subscription(
+    kind: Any, service: Client, nats_server: NatsServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message taken in and nobody told of it: then its callback, or the thread that waits, would never run again."""
+    client = connect(nats_server.url, reconnect_time_wait=0.01, reconnect_jitter=0.0)
+    seen = Recorder()
+    sub = client.subscribe("turn.sub", cb=seen if kind is CallbackSink else None)
+    if kind is ReadSink:
+        threading.Thread(target=lambda: [seen(msg) for msg in sub], daemon=True).start()
+    client.flush()
+    monkeypatch.setattr(kind, "_serve", Struck(kind._serve))
+    service.subscribe("turn.both", cb=lambda msg: (service.publish("turn.sub"), msg.respond()))
+    service.flush()
+    with contextlib.suppress(KeyboardInterrupt, ConnectionReconnectingError):
+        client.request("turn.both", timeout=PATIENCE)
+    client.flush()
+    before = len(seen)
+    service.publish("turn.sub")
+    seen.wait_for(before + 1)
+
+
+@pytest.mark.usefixtures("patient")
+def test_ctrl_c_in_a_call_costs_no_future(
+    service: Client, nats_server: NatsServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever completes a future has taken it out of the table first; nobody would ever look at it again."""
+    client = connect(nats_server.url, reconnect_time_wait=0.01, reconnect_jitter=0.0)
+    client.request("turn.echo")
+    monkeypatch.setattr(RequestFuture, "reply", Struck(RequestFuture.reply))
+    futures = [client.request_future("turn.echo", timeout=2.0) for _ in range(2)]
+    for call in (client.flush, futures[0].result):
+        with contextlib.suppress(KeyboardInterrupt, NatsTimeoutError, ConnectionReconnectingError):
+            call()
+    for future in futures:
+        with contextlib.suppress(NatsTimeoutError):
+            future.result(PATIENCE)
+        assert future.done()
 
 
 @posix
