@@ -441,6 +441,8 @@ class Outbound:
         """Take the token away and return what was not sent: frames, the waiters of PINGs, and what is lost."""
         dropped = Dropped()
         with self._lock:
+            if self._token is not None and self._batch is not None:
+                self._batch.give_up()  # its sender did not come back in time: nobody knows what the socket took
             self._token = None
             self._link = None
             batch, self._batch = self._batch, None

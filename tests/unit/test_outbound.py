@@ -804,6 +804,31 @@ def test_a_sender_that_does_not_come_back_costs_the_link(
     assert outbound.size == 0
 
 
+@pytest.mark.parametrize("step", ["down", "shut"])
+def test_what_a_sender_that_is_late_may_have_sent_is_not_sent_again(
+    stuck: tuple[Outbound, Wire, threading.Thread],
+    wires: Callable[..., Wire],
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+):
+    """On a busy machine it may come back from the socket long after the connection has been given up."""
+    monkeypatch.setattr("natsync.core.outbound._TOKEN_LOST", 0.05)
+    outbound, wire, sender = stuck
+    put(outbound, pub(2))  # behind what is being sent
+    if step == "shut":
+        assert outbound.shut(closed).msgs == 1, "what may have been sent is not called dropped"
+    else:
+        outbound.down()
+        second = wires(2)
+        go_live(outbound, second)
+        pump_all(outbound)
+        assert numbers(second.received()) == [2]
+    assert isinstance(wire.transport, GatedTransport)
+    wire.transport.passing.set()
+    finish(sender)
+    assert outbound.size == 0
+
+
 def test_a_process_that_was_stopped_for_a_while_does_not_accuse_its_sender(
     stuck: tuple[Outbound, Wire, threading.Thread], monkeypatch: pytest.MonkeyPatch
 ):
