@@ -40,8 +40,6 @@ class PingWaiter:
     """
 
     __slots__ = ("_latch", "answered", "error", "pong_at", "sent_at")
-    token = ""
-    """It waits in the queue of its link, not among those who wait for replies."""
 
     def __init__(self) -> None:
         self._latch = Latch()

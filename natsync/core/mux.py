@@ -27,6 +27,8 @@ class Waiter(Protocol):
 
     lasting: bool
     """Stays in the table after a reply."""
+    answered: bool
+    """There is a reply, or a failure."""
     token: str
     """The last part of its reply subject; "" before it is registered."""
 
@@ -81,11 +83,6 @@ class Mux(Sink):
         """Say whether at most one waiter is registered."""
         return len(self._waiters) <= 1
 
-    def has_only(self, token: str) -> bool:
-        """Say whether no waiter is registered but this one."""
-        waiters = self._waiters
-        return not waiters or (len(waiters) == 1 and token in waiters)
-
     def leave(self, token: str) -> bool:
         """Take a waiter out; True for whoever did, who then completes it."""
         taken = self._waiters.pop(token, None) is not None
@@ -99,13 +96,20 @@ class Mux(Sink):
         for operation in batch:
             token = operation[1][self._skip :]
             waiter = waiters.get(token)
-            if waiter is None or not (waiter.lasting or self.leave(token)):
+            if waiter is None:
                 continue
-            if type(waiter) is ReplyWaiter:
-                waiter.answer(operation)
-                threads.append(waiter)
-            else:
-                waiter.reply(operation)
+            try:
+                if not (waiter.lasting or self.leave(token)):
+                    continue
+                if type(waiter) is ReplyWaiter:
+                    waiter.answer(operation)
+                    threads.append(waiter)
+                else:
+                    waiter.reply(operation)
+            except BaseException:  # Ctrl-C, in the main thread, which reads for itself
+                if not waiter.answered:
+                    waiters[token] = waiter  # so that its time-out finds it: this reply is lost
+                raise
         if len(threads) > 1:
             self._round = Round(threads)
         if threads:

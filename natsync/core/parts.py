@@ -113,19 +113,20 @@ class Parts:
         link = self.link
         if link is None or link.reader is None:
             self.outbound.push()
-        elif self._waits_alone(waiter, link) or threading.get_ident() != threading.main_thread().ident:
+        elif self._is_safe_in_main(link) or threading.get_ident() != threading.main_thread().ident:
             link.reader.push_and_read_for(waiter, patience)
         else:
             self.outbound.push()
             self.about_to_wait()
 
-    def _waits_alone(self, waiter: PingWaiter | ReplyWaiter | RequestFuture, link: Link) -> bool:
-        """Whether nobody else waits for what the link brings.
+    def _is_safe_in_main(self, link: Link) -> bool:
+        """Whether the link brings nothing but replies.
 
-        The main thread, which Ctrl-C may strike between any two steps, reads for itself only then: what it has in hand
-        at that moment would else be lost to others, and a sink or a future that was told of it by half would stay so.
+        The main thread, which Ctrl-C may strike between any two steps, reads for itself only then: a subscription that
+        was told of a message by half would stay so. A reply that it has in hand at that moment is lost like one that
+        was under way when a connection broke, and its request times out.
         """
-        return not link.pongs and not self.registry.has_subscriptions and self.mux.has_only(waiter.token)
+        return not link.pongs and not self.registry.has_subscriptions
 
     def wait_for(self, waiter: PingWaiter | ReplyWaiter, deadline: Deadline) -> bool:
         """Wait for an answer, and say whether it came in time.

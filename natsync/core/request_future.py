@@ -75,13 +75,14 @@ class RequestFuture(Future[Msg]):
         except NatsError as exc:
             self.fail(exc)
         else:
-            self.answered = True
             self.set_result(msg)
+            self.answered = True
 
     def fail(self, error: NatsError) -> None:
         """Nobody will answer."""
+        if not self.done():  # as it may be after Ctrl-C in the middle of `reply`
+            self.set_exception(error)
         self.answered = True
-        self.set_exception(error)
 
     def expire(self) -> None:
         """The timer: the time is over."""

@@ -25,6 +25,7 @@ class _Inbox:
 
     def __init__(self, subject: str, deadline: Deadline) -> None:
         self.token = ""
+        self.answered = False
         self.deadline = deadline
         self.reader: int | None = None
         """The thread that is in a loop over the replies."""

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +28,7 @@ from tests.support.waiting import TIME_FACTOR, Recorder, eventually, never
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from natsync import Client
+    from natsync import Client, Msg
     from natsync.testing import NatsServer
     from tests.support.proxy import FaultProxy
     from tests.support.scripted import Conn, ScriptedServer
@@ -443,10 +444,15 @@ def test_ctrl_c_in_a_call_costs_no_subscription(
     seen = Recorder()
     sub = client.subscribe("turn.sub", cb=seen if kind is CallbackSink else None)
     if kind is ReadSink:
-        threading.Thread(target=lambda: [seen(msg) for msg in sub], daemon=True).start()
+        threading.Thread(target=lambda: deque(map(seen, sub)), daemon=True).start()
     client.flush()
     monkeypatch.setattr(kind, "_serve", Struck(kind._serve))
-    service.subscribe("turn.both", cb=lambda msg: (service.publish("turn.sub"), msg.respond()))
+
+    def both(msg: Msg) -> None:
+        service.publish("turn.sub")
+        msg.respond()
+
+    service.subscribe("turn.both", cb=both)
     service.flush()
     with contextlib.suppress(KeyboardInterrupt, ConnectionReconnectingError):
         client.request("turn.both", timeout=PATIENCE)

@@ -59,6 +59,7 @@ class Lasting:
     """A waiter for several replies."""
 
     lasting = True
+    answered = False
     token = ""
 
     def __init__(self) -> None:
@@ -237,6 +238,7 @@ class OneReply:
     """A waiter for one reply that keeps by what it was completed."""
 
     lasting = False
+    answered = False
     token = ""
 
     def __init__(self) -> None:

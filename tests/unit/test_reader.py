@@ -370,7 +370,7 @@ def test_a_link_lost_under_a_caller_is_lost_for_the_reader_too(bench: Bench, poo
     expected = {"lost here": "mine", "rubbish": "not the NATS protocol"}.get(how, "connection")
     assert expected in str(bench.link.loss.error)
     bench.link.end()
-    bench.reader.push_and_read_for(bench.ask(), LONG)  # who comes too late neither hangs nor raises
+    bench.reader.push_and_read_for(PingWaiter(), LONG)  # who comes too late neither hangs nor raises
 
 
 @needs_gate
