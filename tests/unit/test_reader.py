@@ -121,6 +121,7 @@ class Bench:
         self.peer.sendall(b"".join(b"MSG s 1 %d\r\n%d\r\n" % (len(str(number)), number) for number in numbers))
 
     def ask(self) -> PingWaiter:
+        eventually(self.is_asleep)  # at its very first look it may be late, and would have the token
         waiter = PingWaiter()
         self.outbound.put_ping(waiter, wake=False)
         return waiter

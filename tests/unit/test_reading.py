@@ -142,12 +142,14 @@ class Contest:
     def __init__(self) -> None:
         self.token = ReadingToken(None)
         self.stop = threading.Event()
+        self.readers: set[int] = set()
         self._inside: list[Turn] = []
 
     def _read(self, turn: Turn) -> int:
         self._inside.append(turn)
         assert self._inside == [turn], "two take bytes"
         self._inside.pop()
+        self.readers.add(turn.thread)
         return 1
 
     def call(self) -> int:
@@ -180,6 +182,7 @@ def test_never_two_take_bytes_and_who_waits_for_the_token_goes_on(pool: Pool, sw
     contest = Contest()
     tasks = [pool.submit(each) for each in (contest.call, contest.call, contest.read, contest.revoke)]
     contest.stop.wait(0.3)
+    eventually(lambda: len(contest.readers) == 3, 20)
     contest.stop.set()
     assert all(task.result(20) for task in tasks)
     assert contest.token.holder is None
