@@ -151,8 +151,9 @@ class Outbound:
             ConnectionClosedError: There will be none.
         """
         with self._lock:
-            lost = self._link is not None and self._link.is_lost  # and the supervisor has not yet got round to it
-            if self._mode is Mode.LIVE and not lost:
+            # The supervisor may not yet have got round to a loss; who can wait for the next link does so at once.
+            better_parked = park and self._link is not None and self._link.is_lost
+            if self._mode is Mode.LIVE and not better_parked:
                 self._has_pings = True
                 self._frames.append(PingFrame(waiter))
                 self._size += len(PING_COMMAND)

@@ -1120,6 +1120,25 @@ def test_shut_waits_for_a_send_under_way(wires: Callable[..., Wire]):
     assert getattr(outcome[0], "msgs") == 0  # noqa: B009 - an object, to mypy
 
 
+def test_a_ping_on_a_link_that_is_just_lost(wires: Callable[..., Wire]):
+    """The supervisor's own goes the way of the link; one that can wait waits for the next one at once."""
+    wire, outbound = wires(1), make_outbound()
+    go_live(outbound, wire)
+    wire.link.lose(None)
+    patient, hasty = PingWaiter(), PingWaiter()
+    outbound.put_ping(None)
+    outbound.put_ping(hasty)
+    outbound.put_ping(patient, park=True)
+    outbound.down()
+    wire.link.fail_waiters(ConnectionReconnectingError("lost"))
+    assert hasty.wait(0)
+    assert not patient.wait(0)
+    second = wires(2)
+    go_live(outbound, second)
+    pump_all(outbound)
+    assert second.received() == PING_COMMAND
+
+
 @pytest.mark.parametrize("step", ["buffer", "begin", "live", "down", "rest"])
 def test_shut_is_for_good(wire: Wire, step: str):
     """A client may be closed by one thread while another is still opening it."""
