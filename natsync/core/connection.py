@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TypeVar
 
-from natsync.core import process
 from natsync.core.callback_sink import CallbackSink
 from natsync.core.drain import Drain
 from natsync.core.engine import Engine
@@ -50,7 +49,6 @@ class Connection(Publisher):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self._wrappers: list[Wrapper] = []
-        process.track(self._engine)
 
     # Subscribing.
 

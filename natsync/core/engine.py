@@ -5,6 +5,7 @@ Knows the order of both. A forked child makes a new engine in place of the inher
 
 from __future__ import annotations
 
+import os
 import threading
 
 from natsync.core.link import Link
@@ -37,6 +38,9 @@ class Engine(Parts):
 
     def __init__(self, client: object, options: Options) -> None:
         super().__init__(client, options)
+        self.pid = os.getpid()
+        """The process that it works in."""
+        self._made_with = threading.Lock
         self.supervisor = Supervisor(self)
         self._awake_lock = threading.Lock()
         self._awakener: int | None = None
@@ -91,6 +95,11 @@ class Engine(Parts):
         self.supervisor.start(link)
         self.lane.thread.start()
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether gevent has replaced the locks since: gunicorn's worker for it does so after the fork."""
+        return self._made_with is not threading.Lock
+
     def awake(self) -> None:
         """Connect a forked child's client at its first use; whoever comes second waits for the first."""
         if self.outbound.mode is not Mode.DORMANT:
@@ -131,8 +140,7 @@ class Engine(Parts):
         ):
             deadline = Deadline(patience)
             for thread in threads:
-                if thread.ident is not None:
-                    thread.join(deadline.remaining())
+                thread.wait_ended(deadline.remaining())
         return ended
 
     def abandon(self) -> None:

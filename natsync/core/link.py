@@ -178,8 +178,8 @@ class Link:
         """
         if self.reader is not None:
             self.reader.let_go()
-        if self.thread is not None and self.thread.ident is not None:
-            self.thread.join(_READER_TIMEOUT)
+        if self.thread is not None:
+            self.thread.wait_ended(_READER_TIMEOUT)
         self.transport.close()
 
     def fail_waiters(self, error: NatsError) -> None:

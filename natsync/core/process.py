@@ -7,9 +7,13 @@ hooks are made at import and start no thread.
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import sys
+import threading
 import weakref
+from functools import partial
+from typing import Any
 
 from natsync.core.engine import Engine
 from natsync.deadline import Deadline
@@ -37,8 +41,9 @@ def _after_fork_in_child() -> None:
     # No other thread exists here, and any lock may be held for ever: nothing is waited for, and no byte is sent.
     reseed()
     _exit_with_multiprocessing()
-    inherited = _tracked()
-    _engines.clear()
+    inherited = [engine for engine in _tracked() if engine.pid != os.getpid()]  # called twice, it must harm nothing
+    for engine in inherited:
+        del _engines[id(engine)]
     for engine in inherited:
         client = engine.client
         if client is not None:
@@ -49,12 +54,36 @@ def _after_fork_in_child() -> None:
         engine.abandon()
 
 
+def _after_fork_by_uwsgi() -> None:
+    # Python's own repair has not run: at the fork, another thread may have held the lock without which none can start.
+    repair = getattr(threading, "_after_fork", None)
+    if repair is not None:
+        repair()
+    _after_fork_in_child()
+
+
+def _fork_with_uwsgi() -> None:
+    # uWSGI forks its workers in C and does not call Python's hooks, unless it is told to; but it calls this one.
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is None:
+        return
+    try:
+        importlib.import_module("uwsgidecorators").postfork(_after_fork_by_uwsgi)  # which keeps a list of hooks
+    except Exception:  # it is not installed, or refuses to work without a master process
+        uwsgi.post_fork_hook = _after_fork_by_uwsgi
+
+
 def _exit_with_multiprocessing() -> None:
     # Its forked children end by os._exit, which runs no exit handler, only finalizers; those made before its own
-    # start-up code has run are forgotten, so this one is made by its after-fork registry.
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util.register_after_fork(_engines, lambda _: util.Finalize(None, _at_exit, exitpriority=0))
+    # start-up code has run are forgotten, so this one is made by its after-fork registry. Celery has a copy of its own.
+    for name in ("multiprocessing.util", "billiard.util"):
+        util = sys.modules.get(name)
+        if util is not None:
+            util.register_after_fork(_engines, partial(_finalize_by, util))
+
+
+def _finalize_by(util: Any, _: object) -> None:
+    util.Finalize(None, _at_exit, exitpriority=0)
 
 
 def _at_exit() -> None:
@@ -70,4 +99,5 @@ def _at_exit() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+_fork_with_uwsgi()
 atexit.register(_at_exit)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import concurrent.futures
 from collections.abc import Callable
 
+from natsync.core import process
 from natsync.core.engine import Engine
 from natsync.core.facts import Facts
 from natsync.core.message import DataLike, HeadersLike, Msg, as_bytes
+from natsync.core.outbound import Mode
 from natsync.core.reply import ReplyWaiter, read_reply
 from natsync.core.request_future import RequestFuture
 from natsync.core.request_many import Replies
@@ -43,6 +45,7 @@ class Publisher(Facts):
     def __init__(self, options: Options) -> None:
         self._options = options
         self._engine = Engine(self, options)
+        process.track(self._engine)
         self._subjects: dict[str, bytes] = {}
         self._hooks: list[PublishHook] = []
 
@@ -149,7 +152,7 @@ class Publisher(Facts):
                 raise MaxPayloadError(size, engine.max_payload)
             if engine.outbound.put(frame, size, wake=wait is None, deadline=wait):
                 return
-            engine.awake()
+            engine = self._awake()
 
     def _ask_hooks(self, subject: str, data: DataLike, reply: str | None, headers: HeadersLike | None) -> Msg:
         own = headers.copy() if isinstance(headers, Headers) else headers
@@ -325,8 +328,18 @@ class Publisher(Facts):
 
     def _ready(self) -> Engine:
         engine = self._engine
-        if engine.link is None or engine.close_wanted:
-            engine.check_open()
+        if engine.link is not None and not engine.close_wanted:
+            return engine
+        engine.check_open()
+        return self._awake()
+
+    def _awake(self) -> Engine:
+        """Connect a forked child's client at its first use."""
+        engine = self._engine
+        if engine.outbound.mode is Mode.DORMANT:
+            if engine.is_outdated:
+                engine = self._engine = Engine(self, self._options)  # nobody has used the other one
+                process.track(engine)
             engine.awake()
         return engine
 

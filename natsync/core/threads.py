@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import types
 from collections.abc import Callable
@@ -31,6 +32,7 @@ class ClientThread(threading.Thread):
         self.owner = owner
         self.role = role
         self._loop = target
+        self._has_ended = threading.Event()
 
     def run(self) -> None:
         try:
@@ -39,6 +41,15 @@ class ClientThread(threading.Thread):
             _log.exception("thread %s ended by an error in natsync; please report it", self.name)
         finally:
             del self._loop  # breaks the cycle engine -> thread -> bound method -> engine
+            self._has_ended.set()
+
+    def wait_ended(self, timeout: float) -> None:
+        """Wait until the thread has ended, if it was started; at most `timeout` seconds."""
+        if self.ident is not None and self._has_ended.wait(timeout):
+            # Before Python 3.13, join() never sees the end of a greenlet if gevent was patched in after the import of
+            # threading. A greenlet that is at its last line is gone anyhow.
+            is_native = type(self._has_ended).__module__ == threading.__name__
+            self.join(timeout if is_native else 0.01)
 
 
 def on_thread_of(owner: object, role: str | None = None) -> bool:
@@ -54,8 +65,11 @@ def interrupts_natsync(frame: types.FrameType | None) -> bool:
 
     Then a signal handler struck there (or natsync asks a hook of the user's), and it must take no lock and wait for
     nobody: the code it interrupted may hold what they need. On natsync's own threads no signal handler runs; but one of
-    them is the main thread of a child that was forked in a callback.
+    them is the main thread of a child that was forked in a callback. Under gevent most handlers run in its event loop,
+    which may not wait either.
     """
+    if _is_in_gevents_loop():
+        return True
     thread = threading.current_thread()
     if thread is not threading.main_thread() or isinstance(thread, ClientThread):
         return False
@@ -64,3 +78,8 @@ def interrupts_natsync(frame: types.FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _is_in_gevents_loop() -> bool:
+    gevent: Any = sys.modules.get("gevent.hub")
+    return gevent is not None and isinstance(gevent.getcurrent(), gevent.Hub)

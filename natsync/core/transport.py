@@ -9,6 +9,7 @@ ended: a file descriptor closed under a blocked `recv` does not wake it, and its
 
 from __future__ import annotations
 
+import _socket
 import math
 import os
 import select
@@ -24,7 +25,8 @@ _RECV_SIZE = 65536
 # Longer waits than this many seconds are waits for ever; poll() counts milliseconds in 32 bits.
 _LONGEST = 86400.0
 # With MSG_DONTWAIT the socket stays blocking, so that a receive costs one system call, while sends never wait in the
-# kernel. Windows has no such flag: there the socket does not block, and a receive asks select() first.
+# kernel. Windows has no such flag, and gevent's sockets, which are of a class of their own, wait in spite of it: there
+# the socket does not block, and a receive asks poll() or select() first.
 _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
 
@@ -70,8 +72,9 @@ class TcpTransport:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self.gate = make_gate(sock.fileno())
-        sock.setblocking(bool(_DONTWAIT))
+        self._blocks = bool(_DONTWAIT) and isinstance(sock, _socket.socket)
+        sock.setblocking(self._blocks)
+        self.gate = make_gate(sock.fileno()) if self._blocks else None
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
@@ -79,7 +82,7 @@ class TcpTransport:
 
     def recv(self, timeout: float = math.inf) -> bytes | None:
         try:
-            if (timeout != math.inf or not _DONTWAIT) and not _ready(self._sock, timeout, write=False):
+            if (timeout != math.inf or not self._blocks) and not _ready(self._sock, timeout, write=False):
                 return None
             return self._sock.recv(_RECV_SIZE)
         except (OSError, ValueError) as exc:  # ValueError: closed, and so without a descriptor

@@ -25,7 +25,9 @@ from natsync import (
     NoRespondersError,
     NoServersError,
     Status,
+    nuid,
 )
+from natsync.core.process import _after_fork_in_child
 from tests.support.waiting import TIME_FACTOR, Recorder, eventually, never
 
 if TYPE_CHECKING:
@@ -624,6 +626,110 @@ def test_several_clients_at_once(nats_server: NatsServer, connect: Connect) -> N
     assert Child(in_child).result() == ["nothing", ConnectionClosedError.__name__, "nothing"]
     clients[0].flush()
     clients[2].flush()
+
+
+LOCKS: dict[str, Callable[[Client], Any]] = {
+    "the outbound buffer's": lambda client: client._engine.outbound._lock,
+    "the status's": lambda client: client._engine.lifecycle._lock,
+    "the table's": lambda client: client._engine.registry._lock,
+    "the first use's": lambda client: client._engine._awake_lock,
+    "the inbox's": lambda client: client._engine.mux._set_up,
+    "the workers'": lambda client: client._engine.dispatcher._lock,
+    "the timer's": lambda client: client._engine.timer._lock,
+    "the pool's": lambda client: client._engine.pool_lock,
+    "a subscription's": lambda client: client._engine.registry.all()[0]._lock,
+    "the names'": lambda client: nuid._generator._lock,
+}
+
+
+@pytest.mark.parametrize("which", LOCKS)
+def test_a_fork_while_another_thread_holds_a_lock(which: str, nats_server: NatsServer, connect: Connect) -> None:
+    client = connect(nats_server.url)
+    sub = client.subscribe("fork.locked")
+    client.subscribe("fork.locked.echo", cb=lambda msg: msg.respond(msg.data))
+    client.flush()
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with LOCKS[which](client):
+            held.set()
+            release.wait(10.0 * TIME_FACTOR)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(5.0 * TIME_FACTOR)
+
+    def in_child() -> object:
+        client.publish("fork.locked")
+        mine = client.subscribe("fork.locked.mine", cb=lambda msg: msg.respond(msg.data))
+        answers = [client.request_future("fork.locked.mine").result().subject, str(client.new_inbox())]
+        mine.drain()
+        client.drain()
+        return [name_of_error(lambda: sub.next_msg(0.1)), len(answers), client.status.name]
+
+    child = Child(in_child)
+    release.set()
+    holder.join()
+    assert child.result() == [ForkedConnectionError.__name__, 2, "CLOSED"]
+    client.flush()
+    assert sub.next_msg(timeout=5.0 * TIME_FACTOR).subject == "fork.locked"
+
+
+def test_forks_in_the_middle_of_reconnects(fresh_server: NatsServer, connect: Connect) -> None:
+    client = connect(fresh_server.url, reconnect_time_wait=0.01, reconnect_jitter=0.0)
+    sub = client.subscribe("fork.reconnect")
+    children: list[Child] = []
+
+    def in_child() -> object:
+        eventually(lambda: name_of_error(client.flush) == "nothing", 10.0)  # the server may be down when it is asked
+        client.publish("fork.reconnect", b"from a child")
+        client.close()
+        return client.status.name
+
+    for _ in range(4):
+        fresh_server.kill()
+        children += [Child(in_child) for _ in range(2)]
+        fresh_server.start()
+        children += [Child(in_child) for _ in range(2)]
+    assert [child.result(20.0) for child in children] == ["CLOSED"] * len(children)
+    client.flush()
+    client.publish("fork.reconnect", b"from the parent")
+    while sub.next_msg(timeout=5.0 * TIME_FACTOR).data != b"from the parent":
+        pass
+
+
+def test_hooks_are_there_in_the_child(nats_server: NatsServer, connect: Connect) -> None:
+    client = connect(nats_server.url)
+    seen: list[str] = []
+
+    def around(msg: Msg, call: Callable[[Msg], object]) -> None:
+        seen.append("around")
+        call(msg)
+
+    client.with_handler(around)
+    client.with_publish(lambda msg: Msg(msg.subject, msg.data + b"!", reply=msg.reply))
+
+    def in_child() -> object:
+        client.subscribe("fork.hooks", cb=lambda msg: msg.respond(msg.data))
+        return [client.request("fork.hooks", b"mine").data.decode(), seen]
+
+    assert Child(in_child).result() == ["mine!!", ["around"]]
+    assert seen == []
+
+
+def test_a_second_call_of_the_hook_harms_nothing(nats_server: NatsServer, connect: Connect) -> None:
+    """uWSGI may call it by itself, beside Python."""
+    client = connect(nats_server.url)
+
+    def in_child() -> object:
+        client.flush()
+        mine = client.client_id
+        _after_fork_in_child()
+        client.flush()
+        return mine == client.client_id
+
+    assert Child(in_child).result() is True
+    client.flush()
 
 
 # multiprocessing
