@@ -14,14 +14,18 @@ import time
 
 __all__ = ["Latch", "Milestone", "Wakeup", "acquire_within"]
 
-# A wait on a lock cannot be interrupted on Windows before Python 3.14 [cpython #80116]; there it is cut into slices.
-_SLICE = 0.1 if sys.platform == "win32" and sys.version_info < (3, 14) else threading.TIMEOUT_MAX
+# The main thread, which gets the signals, sleeps for so many seconds at a time. A signal that comes in the moment in
+# which it falls asleep does not wake it, so that Ctrl-C would be lost in a wait for ever; and on Windows before Python
+# 3.14 no signal wakes it [cpython #80116].
+_SLICE = 0.1 if sys.platform == "win32" and sys.version_info < (3, 14) else 1.0
 
 
 def acquire_within(lock: threading.Lock, timeout: float) -> bool:
     """Acquire a lock, waiting at most `timeout` seconds (`math.inf`: for ever); say whether it was got."""
     if timeout <= _SLICE:
         return lock.acquire(timeout=timeout)
+    if threading.get_ident() != threading.main_thread().ident:
+        return lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
     end = math.inf if timeout == math.inf else time.monotonic() + timeout
     while True:
         left = _SLICE if end == math.inf else min(_SLICE, end - time.monotonic())

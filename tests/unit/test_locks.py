@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,7 +23,7 @@ PAUSE = 0.05
 
 @pytest.fixture(params=[None, 0.01], ids=["", "sliced"])
 def slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait as on most systems, and in slices as on Windows, where a wait on a lock cannot be interrupted."""
+    """Sleep as long as usual, and for moments only."""
     if request.param is not None:
         monkeypatch.setattr(locks, "_SLICE", request.param)
 
@@ -54,6 +54,32 @@ def test_the_last_look_of_a_sliced_wait_finds_the_lock(monkeypatch: pytest.Monke
     held = threading.Lock()
     held.acquire()
     assert not acquire_within(held, 0.0)
+
+
+class SlowLock:
+    """Is got at the third attempt; keeps how long each was willing to wait."""
+
+    def __init__(self) -> None:
+        self.timeouts: list[float] = []
+
+    def acquire(self, *, timeout: float) -> bool:
+        self.timeouts.append(timeout)
+        return len(self.timeouts) == 3
+
+
+@pytest.mark.parametrize("timeout", [30, 1e10, math.inf])
+def test_the_main_thread_looks_for_signals_now_and_then(timeout: float):
+    """One that comes while it falls asleep does not wake it."""
+    lock: Any = SlowLock()
+    assert acquire_within(lock, timeout)
+    assert all(0 < each <= 1.0 for each in lock.timeouts)
+
+
+@pytest.mark.parametrize("timeout, longest", [(30, 30), (math.inf, threading.TIMEOUT_MAX)])
+def test_other_threads_sleep_on(pool: Pool, timeout: float, longest: float):
+    lock: Any = SlowLock()
+    assert not pool.submit(acquire_within, lock, timeout).result(10)
+    assert lock.timeouts == [longest]
 
 
 @pytest.mark.parametrize("timeout", [30, 1e10, math.inf])
