@@ -88,14 +88,15 @@ class Facts:
     def stats(self) -> Stats:
         """A snapshot of the counters, since the client was made."""
         engine = self._engine
+        reconnects, errors = engine.lifecycle.counts()
         return Stats(
             in_msgs=engine.traffic.msgs,
             out_msgs=engine.outbound.out_msgs,
             in_bytes=engine.traffic.bytes,
             out_bytes=engine.outbound.out_bytes,
-            reconnects=engine.reconnects,
-            errors=engine.lifecycle.errors,
-            dropped=engine.dropped_msgs + engine.slow_drops + sum(sink.dropped for sink in engine.registry.all()),
+            reconnects=reconnects,
+            errors=errors,
+            dropped=engine.dropped_msgs + engine.registry.dropped,
         )
 
     def __repr__(self) -> str:

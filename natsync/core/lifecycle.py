@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from natsync.core.event_lane import EventLane
 from natsync.errors import NatsError
-from natsync.events import AsyncError, Event
+from natsync.events import AsyncError, Event, Reconnected
 from natsync.policy.status import TRANSITIONS, Status
 
 __all__ = ["Lifecycle"]
@@ -28,7 +28,8 @@ class Lifecycle:
         self.cause: NatsError | None = None
         """What ended the client, when it was not the user's wish."""
         self.last_error: BaseException | None = None
-        self.errors = 0
+        self._reconnects = 0
+        self._errors = 0
 
     @property
     def status(self) -> Status:
@@ -58,6 +59,7 @@ class Lifecycle:
             for event in events:
                 if event.error is not None:
                     self.last_error = event.error
+                self._reconnects += isinstance(event, Reconnected)
                 self._lane.emit(event)
             return True
 
@@ -68,6 +70,10 @@ class Lifecycle:
                 return
             if event.error is not None:
                 self.last_error = event.error
-            if isinstance(event, AsyncError):
-                self.errors += 1
+            self._errors += isinstance(event, AsyncError)
             self._lane.emit(event)
+
+    def counts(self) -> tuple[int, int]:
+        """Return how often `Reconnected` and `AsyncError` were reported; never a reconnect without its status."""
+        with self._lock:
+            return self._reconnects, self._errors

@@ -88,10 +88,8 @@ class Parts:
         self.info: ServerInfo | None = None
         self.max_payload = 0
         """The present server's; 0 before the first connection, when it is not known."""
-        self.reconnects = 0
         self.dropped_msgs = 0
-        self.slow_drops = 0
-        """Messages dropped by subscriptions that have ended."""
+        """Publishes given up."""
         self.close_wanted = False
         self.goodbye = 2.0
         """Seconds that the end of the client grants the last bytes."""
@@ -99,7 +97,6 @@ class Parts:
         self.drain: Draining | None = None
         self.closed = Milestone()
         self.is_forked = False
-        self._drops_lock = threading.Lock()
 
     @property
     def client(self) -> Any:
@@ -164,13 +161,7 @@ class Parts:
             raise self.closed_error()
 
     def _retire(self, sink: Sink, *, tell: bool) -> None:
-        if self.registry.stop(sink.sid, tell=tell):
-            self.count_slow_drops(sink.dropped)
-
-    def count_slow_drops(self, count: int) -> None:
-        """Keep what a subscription dropped, when it leaves the table."""
-        with self._drops_lock:
-            self.slow_drops += count
+        self.registry.stop(sink.sid, tell=tell)
 
     def _report_slow(self, sink: Sink) -> None:
         error = SlowConsumerError(

@@ -32,6 +32,7 @@ class Registry:
         self._own = 0
         self._generation = 0
         self._cleared = False
+        self._dropped_by_ended = 0
         self.find: Callable[[int], Sink | None] = self._sinks.get
         """Return the sink of a sid, or None; lock-free, for the reader."""
 
@@ -79,6 +80,7 @@ class Registry:
             if tell and not sink.draining:
                 self._outbound.put_control(encode_unsub(sid), self._generation)
             self._stopped.add(sink)
+            self._dropped_by_ended += sink.dropped
             return True
 
     def limit(self, sink: Sink, max_msgs: int) -> None:
@@ -122,12 +124,19 @@ class Registry:
         """Return the sinks of exactly this subject and queue group."""
         return [sink for sink in self.all() if sink.subject == subject and sink.queue == queue]
 
+    @property
+    def dropped(self) -> int:
+        """Messages that subscriptions have dropped, ended ones included."""
+        with self._lock:
+            return self._dropped_by_ended + sum(sink.dropped for sink in self._sinks.values())
+
     def clear(self) -> list[Sink]:
         """Drop every sid for good, and return the sinks."""
         with self._lock:
             sinks = list(self._sinks.values())
             self._sinks.clear()
             self._cleared = True
+            self._dropped_by_ended += sum(sink.dropped for sink in sinks)
             return sinks
 
     def clear_after_fork(self) -> list[Sink]:

@@ -49,7 +49,6 @@ def restore(parts: Parts, link: Link, kind: type[Event]) -> None:
     link.server.auth_error = None
     parts.force_wanted = False  # whoever wished for a new connection has it; from here on it is a new wish
     parts.link = link
-    parts.reconnects += kind is Reconnected
     event = kind(parts.client, server=link.url, dropped_msgs=dropped.msgs, dropped_bytes=dropped.bytes)
     parts.lifecycle.move(Status.CONNECTED, event, also=outbound.live)
     if kind is Reconnected:  # the first connection discovers nothing: all is new to it

@@ -319,7 +319,6 @@ class Supervisor:
         drain = parts.drain
         drained = drain is not None and drain.done and drain.error is None
         sinks = parts.registry.clear()
-        parts.count_slow_drops(sum(sink.dropped for sink in sinks))
         for sink in (*sinks, *parts.registry.stopped()):
             if drained:  # what is unread stays readable
                 sink.finish(parts.closed_error)

@@ -279,12 +279,22 @@ def test_reports_change_no_status_and_end_with_the_client(lifecycle: Lifecycle, 
     error = SlowConsumerError("slow")
     lifecycle.report(AsyncError(CLIENT, error))
     lifecycle.report(LameDuck(CLIENT))
-    assert (lifecycle.status, lifecycle.last_error, lifecycle.errors) == (Status.CONNECTED, error, 1)
+    assert (lifecycle.status, lifecycle.last_error, lifecycle.counts()) == (Status.CONNECTED, error, (0, 1))
     assert lifecycle.move(Status.CLOSED, Closed(CLIENT))
     lifecycle.report(AsyncError(CLIENT, LOST))
-    assert (lifecycle.last_error, lifecycle.errors) == (error, 1)
+    assert (lifecycle.last_error, lifecycle.counts()) == (error, (0, 1))
     lifecycle._lane.join()  # type: ignore[attr-defined]
     assert [type(event) for event in seen.items] == [AsyncError, LameDuck, Closed]
+
+
+def test_a_reconnect_counts_from_the_moment_on_at_which_it_is_there(lifecycle: Lifecycle):
+    in_status(lifecycle, Status.RECONNECTING)
+    seen: list[tuple[Status, object]] = []
+    assert lifecycle.move(
+        Status.CONNECTED, Reconnected(CLIENT), also=lambda: seen.append((lifecycle.status, lifecycle._reconnects))
+    )
+    assert seen == [(Status.CONNECTED, 0)]
+    assert lifecycle.counts() == (1, 0)
 
 
 def test_events_come_in_the_order_of_states(pool: Pool, start: Callable[..., Lane], switching: None):
