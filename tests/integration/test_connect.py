@@ -293,7 +293,7 @@ def test_the_most_telling_error_is_raised(
         else:
             expected[scripted(behaviour).url] = BEHAVIOURS[behaviour]
     with pytest.raises(NatsError) as caught:
-        connect(list(expected), dont_randomize=True, connect_timeout=0.2)
+        connect(list(expected), dont_randomize=True, connect_timeout=0.7 * TIME_FACTOR)
     assert type(caught.value) is BEHAVIOURS.get(ORDER[most_telling], NoServersError)
     assert {url: type(error) for url, error in caught.value.errors.items()} == expected
 

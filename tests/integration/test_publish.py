@@ -123,6 +123,7 @@ def test_one_byte_too_much_is_refused_and_nothing_is_sent(
     assert client.max_payload == 100
     sub = client.subscribe("pub.max")
     client.publish("pub.max", bytes(room), headers=headers)
+    client.flush()
     sent = client.stats
     for call in (client.publish, client.request, client.request_future, client.request_many):
         with pytest.raises(MaxPayloadError) as caught:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Connect = Callable[..., Client]
 
 STRICT = ["-X", "dev", "-W", "error"]
-SOON = 2.0 + 0.5 * TIME_FACTOR
+SOON = 2.0 + 2.0 * TIME_FACTOR
 
 PROLOGUE = """
 import atexit, os, signal, sys, threading, time

@@ -161,13 +161,13 @@ def test_members_of_a_queue_group_get_each_message_once(fresh_server: NatsServer
     client = connect(fresh_server.url, **FAST)
     for _ in range(3):
         client.subscribe("work", queue="workers", cb=received)
-    for start in (0, 100):
-        for number in range(start, start + 100):
+    for part in (1, 2):
+        for number in range(100 * part - 100, 100 * part):
             client.publish("work", b"%d" % number)
         client.flush()
-        eventually(lambda enough=start + 100: len(received) >= enough)  # type: ignore[misc]
+        eventually(lambda enough=100 * part: len(received) >= enough)  # type: ignore[misc]
         fresh_server.restart()
-        eventually(lambda: client.is_connected)
+        eventually(lambda part=part: client.stats.reconnects == part)  # type: ignore[misc]
         client.flush()
     assert sorted(map(int, payloads(received))) == list(range(200))
 
