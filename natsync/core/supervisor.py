@@ -129,6 +129,8 @@ class Supervisor:
         if drain.done and not self._parts.close_wanted:
             if drain.error is not None:
                 self._parts.report(drain.error)
+            if self._parts.options.no_callbacks_after_close:
+                self._parts.lane.muted = True
             self._parts.end_soon()
 
     def _sleep(self, timeout: float, *, looking_after: bool) -> None:

@@ -149,12 +149,15 @@ def test_closed_is_the_last_one_also_after_a_storm_of_errors(connect: Connect, n
     assert set(seen[1:-2]) <= {AsyncError}
 
 
+@pytest.mark.parametrize("end", ["close", "drain"])
 @pytest.mark.parametrize("muted", [False, True])
-def test_callbacks_after_close_can_be_switched_off(connect: Connect, nats_server: NatsServer, muted: bool) -> None:
+def test_callbacks_after_close_can_be_switched_off(
+    connect: Connect, nats_server: NatsServer, muted: bool, end: str
+) -> None:
     events = Recorder()
     client = connect(nats_server.url, no_callbacks_after_close=muted, **recorded(events))
     events.wait_for(1)
-    client.close()
+    getattr(client, end)()
     eventually(lambda: not natsync_threads())
     assert kinds(events) == ([Connected] if muted else [Connected, Disconnected, Closed])
 
