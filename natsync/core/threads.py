@@ -34,11 +34,6 @@ class ClientThread(threading.Thread):
         self._loop = target
         self._has_ended = threading.Event()
 
-    def wait_ended(self, timeout: float) -> None:
-        """Wait for its end, at most `timeout` seconds; not for a thread that another one is only just starting."""
-        if self.is_alive():
-            self.join(timeout)
-
     def run(self) -> None:
         try:
             self._loop()
