@@ -31,8 +31,10 @@ _VARIABLES = {
 }
 _LOGIN = ("user", "password", "token", "user_credentials", "nkeys_seed", "user_jwt_cb")
 _TLS = ("tls", "tls_ca", "tls_cert", "tls_key", "tls_hostname", "tls_handshake_first", "tls_verify")
-_said: dict[str, object] = {}
 _OPTIONS = ("servers", "inbox_prefix", "timeout", *_LOGIN, *_TLS)
+
+_A_MOMENT = 0.2  # seconds
+_said: dict[str, object] = {}
 
 
 def connect(args: argparse.Namespace) -> natsync.Client:
@@ -113,7 +115,8 @@ def _tell(event: natsync.events.Event) -> None:
     if isinstance(event, natsync.events.Reconnected):
         say(f"connected again, to {event.server}")
     elif isinstance(event, natsync.events.Disconnected):
-        if event.error is not None and not event.client.is_closed:
+        # Ctrl-C may cost the connection, and then the client is closed in a moment: no news for who has just ended it.
+        if event.error is not None and not event.client.wait_closed(_A_MOMENT):
             say(f"the connection to {event.server} is lost ({event.error}); trying to get back")
     elif event.error is not None:
         say_once(str(event.error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,4 +24,7 @@ def natsync_command(tmp_path: Path) -> Iterator[Natsync]:
     }
     environ["XDG_CONFIG_HOME"] = str(tmp_path / "config")
     with contextlib.ExitStack() as stack:
+        # A run in the background ignores Ctrl-C, and all its children with it.
+        usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+        stack.callback(signal.signal, signal.SIGINT, usual)
         yield Natsync(environ, stack)
