@@ -252,7 +252,7 @@ def test_what_one_server_does_is_raised(connect: Connect, scripted: Scripted, be
     server = scripted(behaviour)
     before = open_sockets() - sockets
     with pytest.raises(BEHAVIOURS[behaviour]) as caught:
-        connect(server.url, connect_timeout=0.2)
+        connect(server.url, connect_timeout=0.5 * TIME_FACTOR)
     assert type(caught.value) is BEHAVIOURS[behaviour]
     assert set(caught.value.errors) == {server.url}
     assert type(caught.value.errors[server.url]) is BEHAVIOURS[behaviour]
@@ -300,7 +300,7 @@ def test_the_most_telling_error_is_raised(
 
 def test_a_refusing_server_is_passed_over(connect: Connect, scripted: Scripted, nats_server: NatsServer) -> None:
     servers = [scripted(each).url for each in (refuse, want_tls, talk_nonsense, stay_silent, hang_up)]
-    client = connect([*servers, nats_server.url], dont_randomize=True, connect_timeout=0.2)
+    client = connect([*servers, nats_server.url], dont_randomize=True, connect_timeout=0.7 * TIME_FACTOR)
     assert client.connected_url == nats_server.url
     client.flush()
 

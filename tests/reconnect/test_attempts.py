@@ -144,7 +144,7 @@ def test_refused_connections_count(proxy: FaultProxy, connect: Connect) -> None:
 
 def test_silent_servers_count(proxy: FaultProxy, connect: Connect) -> None:
     events = Recorder()
-    client = connect(proxy.url, max_reconnect_attempts=2, connect_timeout=0.1 * TIME_FACTOR, **watched(events))
+    client = connect(proxy.url, max_reconnect_attempts=2, connect_timeout=0.5 * TIME_FACTOR, **watched(events))
     proxy.accept_silent()
     proxy.cut()
     ended(client)
