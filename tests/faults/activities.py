@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from natsync import Client, Msg
 
 WRITE_TIMEOUT = 1.0
+PATIENCE = 10.0 * TIME_FACTOR  # seconds for what works again
 SHORT = 0.5  # seconds for requests, flushes, round trips
 DRAIN_TIMEOUT = 1.0
 CLOSE = 2.5  # seconds: what close() grants the last bytes, and its threads
@@ -67,7 +68,7 @@ class Activity:
 
     def finish(self) -> None:
         """The client is back, so everything must work again, without an error."""
-        self.client.flush(2 * TIME_FACTOR)
+        self.client.flush(PATIENCE)
 
     def stop(self) -> None:
         """End the threads; none may hang."""
@@ -106,7 +107,7 @@ class Idle(Activity):
 
     def finish(self) -> None:
         self.client.publish("data", seal(0, 0))
-        self.client.flush(2 * TIME_FACTOR)
+        self.client.flush(PATIENCE)
         self.received.wait_for(1)
 
 
@@ -129,8 +130,8 @@ class Publishing(Activity):
         last = {(publisher, next(numbers)) for publisher, numbers in enumerate(self.numbers)}
         for publisher, number in last:
             self.client.publish("data", seal(publisher, number))
-        self.client.flush(2 * TIME_FACTOR)
-        eventually(lambda: last <= {unseal(msg.data) for msg in self.received.items}, 2.0)
+        self.client.flush(PATIENCE)
+        eventually(lambda: last <= {unseal(msg.data) for msg in self.received.items})
 
 
 class Subscribing(Activity):
@@ -159,7 +160,7 @@ class Subscribing(Activity):
     def finish(self) -> None:
         self.crew.stop(MARGIN)
         self.client.publish("data", seal(0, 0))
-        self.client.flush(2 * TIME_FACTOR)
+        self.client.flush(PATIENCE)
         self.received.wait_for(1)
 
 
@@ -194,7 +195,7 @@ class Requesting(Activity):
 
     def finish(self) -> None:
         self.crew.stop(SHORT)
-        assert self.client.request("echo", b"once more", timeout=2 * TIME_FACTOR).data == b"once more"
+        assert self.client.request("echo", b"once more", timeout=PATIENCE).data == b"once more"
 
 
 class Flushing(Activity):
@@ -215,8 +216,8 @@ class Flushing(Activity):
 
     def finish(self) -> None:
         self.crew.stop(SHORT)
-        self.client.flush(2 * TIME_FACTOR)
-        assert self.client.rtt(2 * TIME_FACTOR) < 2 * TIME_FACTOR
+        self.client.flush(PATIENCE)
+        assert self.client.rtt(PATIENCE) < PATIENCE
 
 
 class Draining(Activity):
@@ -235,8 +236,8 @@ class Draining(Activity):
         self.client.subscribe("data", cb=self._handle)
         for number in range(self.count):
             self.client.publish("data", seal(0, number))
-        self.client.flush(2 * TIME_FACTOR)
-        assert self.entered.wait(2 * TIME_FACTOR)
+        self.client.flush(PATIENCE)
+        assert self.entered.wait(PATIENCE)
         self.crew.do(partial(self.calls, "drain", DRAIN_TIMEOUT, self._drain))
         eventually(lambda: self.client.is_draining)
 

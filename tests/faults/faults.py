@@ -19,7 +19,7 @@ from natsync import (
 from natsync.events import Closed, Disconnected, Event, LameDuck, Reconnected, ReconnectFailed
 from tests.faults.scripts import accept_and, answer_connect_and
 from tests.faults.world import narrow_dialer
-from tests.support.waiting import eventually
+from tests.support.waiting import TIME_FACTOR, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +72,8 @@ REJECTED: Feelings = (
 UNANSWERED: Feelings = (*LOST, (ReconnectFailed, NatsTimeoutError))
 
 NARROW: dict[str, Any] = {"dialer": narrow_dialer}
+WATCHFUL: dict[str, Any] = {**NARROW, "ping_interval": 0.2 * TIME_FACTOR}
+"""Notices soon that nobody answers; on a busy machine also when somebody is only slow."""
 _LAME = 'lame_duck_duration: "30s"\nlame_duck_grace_period: "50ms"\n'
 _OLD = 'authorization { users: [{ user: "joe", password: "old" }, { user: "eve", password: "eve" }] }\n'
 _NEW = _OLD.replace("old", "new")
@@ -137,7 +139,7 @@ FAULTS: tuple[Fault, ...] = (
         STALE,
         may_overtake=True,
         wired=False,
-        options=NARROW,
+        options=WATCHFUL,
     ),
     Fault(
         "lame-duck",
@@ -182,7 +184,7 @@ FAULTS: tuple[Fault, ...] = (
         lambda w, c: w.proxy.heal(),
         STALE,
         may_overtake=True,
-        options=NARROW,
+        options=WATCHFUL,
     ),
     Fault("slowed", _squeeze, _widen, may_overtake=True, options=NARROW),
     Fault("byte-by-byte", _crumble, _mend, BACK, may_overtake=True),

@@ -28,7 +28,7 @@ OPTIONS: dict[str, Any] = {
     "reconnect_time_wait": 0.02,
     "reconnect_jitter": 0.01,
     "connect_timeout": 0.8 * TIME_FACTOR,
-    "ping_interval": 0.2 * TIME_FACTOR,
+    "ping_interval": 1.0 * TIME_FACTOR,
     "max_outstanding_pings": 2,
     "write_timeout": WRITE_TIMEOUT,
     "drain_timeout": DRAIN_TIMEOUT,
@@ -68,7 +68,7 @@ def test_cell(
     with World(fault.config, cluster) as world:
         listeners = dict.fromkeys(EVENTS, events)
         seen = watch(connect(world.urls, reconnect_time_wait=0.02, **fault.witness))
-        client = connect(fault.urls(world), **OPTIONS, **listeners, **fault.options)
+        client = connect(fault.urls(world), **(OPTIONS | fault.options), **listeners)
         doing = activity(client)
         try:
             doing.start()
