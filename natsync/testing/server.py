@@ -53,7 +53,7 @@ class NatsServer:
     server.
 
     Args:
-        config: The text of a server configuration, or the path (`os.PathLike`) of a file with one.
+        config: The text of a server configuration, or the path of a file with one.
         port: The port to listen on; None takes a free one.
         jetstream: Switch JetStream on, with the store in the server's temporary directory.
         args: More command line arguments for `nats-server`.
@@ -67,7 +67,8 @@ class NatsServer:
         jetstream: bool = False,
         args: Sequence[str] = (),
     ) -> None:
-        self._config = config
+        # No configuration is the name of a file that is there.
+        self._config = Path(config) if isinstance(config, str) and os.path.isfile(config) else config
         self._port = port
         self._jetstream = jetstream
         self._args = tuple(args)

@@ -170,11 +170,12 @@ def test_a_configuration_text_is_used_on_the_own_port() -> None:
             assert wire.handshake()["max_payload"] == 4321
 
 
-def test_a_configuration_file_is_used_where_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Path, str])
+def test_a_configuration_file_is_used_where_it_is(tmp_path: Path, kind: type[Path | str]) -> None:
     (tmp_path / "limits.conf").write_text("max_payload: 4321\n", "utf-8")
     config = tmp_path / "main.conf"
     config.write_text("include limits.conf\n", "utf-8")
-    with NatsServer(config) as own:
+    with NatsServer(kind(config)) as own:
         assert own.varz()["max_payload"] == 4321
         with pytest.raises(ConfigError, match="a file of yours"):
             own.reload("max_payload: 1234")
