@@ -136,7 +136,10 @@ def _resolve(url: ServerUrl, deadline: Deadline, abort: Abort) -> list[tuple[int
         done.open()
 
     abort.guard_wait(done.open)
-    threading.Thread(target=look_up, name="natsync-resolver", daemon=True).start()
+    try:
+        threading.Thread(target=look_up, name="natsync-resolver", daemon=True).start()
+    except RuntimeError as exc:  # the interpreter is at its end, or the system has no more threads
+        raise NoServersError(f"the host of {url.redacted} cannot be looked up: {exc}", server=url.redacted) from exc
     in_time = done.wait(deadline.remaining())
     abort.guard_wait(None)
     if abort.fired:

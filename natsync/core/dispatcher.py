@@ -44,17 +44,15 @@ class Dispatcher:
     def add(self, workers: int) -> None:
         """Have so many workers more, or as many as are allowed."""
         with self._lock:
-            started = self._add_locked(workers)
-        for thread in started:
-            thread.start()
+            added = self._add_locked(workers)
+        self._start(added)
 
     def add_for_futures(self) -> None:
         """Have a worker for the callbacks of futures, beside those of subscriptions."""
         with self._lock:
-            started = [] if self._has_futures else self._add_locked(1)
-            self._has_futures = True
-        for thread in started:
-            thread.start()
+            added = [] if self._has_futures else self._add_locked(1)
+        self._start(added)
+        self._has_futures = True
 
     def _add_locked(self, workers: int) -> list[ClientThread]:
         have = len(self._threads)
@@ -62,6 +60,15 @@ class Dispatcher:
         added = [ClientThread(self._owner, self._client, f"worker-{n}", self._work) for n in range(have + 1, last + 1)]
         self._threads += added
         return added
+
+    def _start(self, added: list[ClientThread]) -> None:
+        try:
+            for thread in added:
+                thread.start()
+        except BaseException:
+            with self._lock:
+                self._threads = [thread for thread in self._threads if thread not in added or thread.ident is not None]
+            raise
 
     def submit(self, job: Callable[[], None]) -> None:
         """Queue a job; never waits, from any thread."""

@@ -139,7 +139,11 @@ class FutureTimer:
             if earlier:
                 self._due_at = future.expires_at
         if first:
-            self.thread.start()
+            try:
+                self.thread.start()
+            except BaseException:
+                self._started = False
+                raise
         elif earlier:
             self._wakeup.set()
 

@@ -38,10 +38,7 @@ def restore(parts: Parts, link: Link, kind: type[Event]) -> None:
     parts.dropped_msgs += dropped.msgs
     reader = Reader(link, registry=parts.registry, outbound=outbound, listener=parts, traffic=parts.traffic)
     link.thread = ClientThread(parts, parts.label, "reader", reader.run)
-    try:
-        link.thread.start()
-    except RuntimeError as exc:  # no more threads: a limit of the system, or the interpreter is about to end
-        raise NatsConnectionError(f"the reader cannot be started: {exc}", server=link.url) from exc
+    link.thread.start()
     _send_commands(parts, link)
     _flush_buffer(parts, link)
     link.reader = reader

@@ -9,6 +9,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from natsync.errors import NatsConnectionError
+
 __all__ = ["ClientThread", "interrupts_natsync", "on_thread_of"]
 
 _log = logging.getLogger("natsync.threads")
@@ -33,6 +35,17 @@ class ClientThread(threading.Thread):
         self.role = role
         self._loop = target
         self._has_ended = threading.Event()
+
+    def start(self) -> None:
+        """Start it.
+
+        Raises:
+            NatsConnectionError: The system has no more threads, or the interpreter is at its end [cpython #113964].
+        """
+        try:
+            super().start()
+        except RuntimeError as exc:
+            raise NatsConnectionError(f"natsync cannot start its {self.role} thread: {exc}") from exc
 
     def run(self) -> None:
         try:

@@ -67,8 +67,9 @@ class NatsServer:
         jetstream: bool = False,
         args: Sequence[str] = (),
     ) -> None:
-        # No configuration is the name of a file that is there.
-        self._config = Path(config) if isinstance(config, str) and os.path.isfile(config) else config
+        # No configuration is the name of a file that is there. (To a Path, a long text would be an error.)
+        is_path = isinstance(config, str) and os.path.isfile(config)  # noqa: PTH113
+        self._config = Path(config) if is_path and config is not None else config
         self._port = port
         self._jetstream = jetstream
         self._args = tuple(args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -157,6 +158,46 @@ def test_what_a_thread_publishes_after_the_main_thread(nats_server: NatsServer, 
     ended = Ended(script, nats_server.url, *STRICT)
     assert (ended.code, ended.err) == (0, "")
     assert numbers(received) == list(range(5000))
+
+
+LATE = """
+def late():
+    for use in (
+        lambda: natsync.connect(sys.argv[1]).close(),
+        lambda: natsync.connect(sys.argv[1].replace("127.0.0.1", "localhost")).close(),
+        lambda: nc.subscribe("exit.late", cb=print),
+        lambda: nc.request_future("exit.echo").result(),
+        lambda: nc.publish("exit.many", b"7"),
+    ):
+        try:
+            use()
+        except natsync.NatsError as error:
+            say("refused:", error)
+        else:
+            say("done")
+"""
+WHEN = {"an exit handler": "atexit.register(late)", "a thread": "threading.Thread(target=after_main).start()"}
+
+
+@pytest.mark.parametrize("when", WHEN.values(), ids=WHEN)
+def test_what_needs_a_new_thread_when_the_interpreter_ends(
+    nats_server: NatsServer, received: Recorder, connect: Connect, when: str
+) -> None:
+    """Python 3.12 starts none any more by then, other versions do until later: a typed error, or it works."""
+    service = connect(nats_server.url)
+    service.subscribe("exit.echo", cb=lambda msg: msg.respond())
+    service.flush()
+    after_main = "\ndef after_main():\n    threading.main_thread().join()\n    late()\n"
+    ended = Ended(LATE + after_main + when, nats_server.url, *STRICT)
+    assert (ended.code, ended.err) == (0, "")
+    said = [line for line in ended.out.splitlines() if not line.startswith("end")]
+    assert len(said) == 5
+    assert said[-1] == "done"
+    for line in said[:-1]:
+        assert line == "done" or re.match("refused: .*(thread|looked up)", line)
+    if sys.version_info[:2] != (3, 12):
+        assert said == ["done"] * 5
+    assert numbers(received, 1) == [7]
 
 
 @pytest.mark.fork
