@@ -67,7 +67,7 @@ class NatsServer:
         jetstream: bool = False,
         args: Sequence[str] = (),
     ) -> None:
-        # No configuration is the name of a file that is there. (To a Path, a long text would be an error.)
+        # No configuration is the name of a file that is there. (`Path.is_file` raises for what is too long for a name.)
         is_path = isinstance(config, str) and os.path.isfile(config)  # noqa: PTH113
         self._config = Path(config) if is_path and config is not None else config
         self._port = port

@@ -162,7 +162,7 @@ def test_a_forked_child_does_not_end_its_parents_server() -> None:
 
 
 def test_a_configuration_text_is_used_on_the_own_port() -> None:
-    with NatsServer('max_payload: 4321\nlisten: "0.0.0.0:4222"\nlog_file: "elsewhere.log"') as own:
+    with NatsServer("# long\n" * 1000 + 'max_payload: 4321\nlisten: "0.0.0.0:4222"\nlog_file: "elsewhere.log"') as own:
         assert own.varz()["max_payload"] == 4321
         assert own.varz()["host"] == "127.0.0.1"
         assert "Server is ready" in own.log
