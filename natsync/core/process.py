@@ -10,7 +10,7 @@ import atexit
 import importlib
 import os
 import sys
-import threading
+import warnings
 import weakref
 from functools import partial
 from typing import Any
@@ -26,11 +26,21 @@ _engines: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary
 # A script that ends must end soon, whatever its server does.
 _EXIT_TIMEOUT = 1.5
 _EXIT_GOODBYE = 1.0
+# Options of uWSGI: forks that take Python's lock first, or applications that are loaded after the fork.
+_MAKE_FORKS_SAFE = {"py-call-uwsgi-fork-hooks", "python-call-uwsgi-fork-hooks", "lazy-apps", "lazy"}
 
 
 def track(engine: Engine) -> None:
     """Take care of a client's engine at forks and at exit."""
     _engines[id(engine)] = engine
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is not None and uwsgi.worker_id() == 0 and not _MAKE_FORKS_SAFE & uwsgi.opt.keys():
+        warnings.warn(
+            "uWSGI forks workers from a process in which natsync has threads, and does not tell Python: now and then "
+            "such a worker hangs; set py-call-uwsgi-fork-hooks = true, or lazy-apps = true",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
 
 def _tracked() -> list[Engine]:
@@ -54,23 +64,15 @@ def _after_fork_in_child() -> None:
         engine.abandon()
 
 
-def _after_fork_by_uwsgi() -> None:
-    # Python's own repair has not run: at the fork, another thread may have held the lock without which none can start.
-    repair = getattr(threading, "_after_fork", None)
-    if repair is not None:
-        repair()
-    _after_fork_in_child()
-
-
 def _fork_with_uwsgi() -> None:
     # uWSGI forks its workers in C and does not call Python's hooks, unless it is told to; but it calls this one.
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is None:
         return
     try:
-        importlib.import_module("uwsgidecorators").postfork(_after_fork_by_uwsgi)  # which keeps a list of hooks
+        importlib.import_module("uwsgidecorators").postfork(_after_fork_in_child)  # which keeps a list of hooks
     except Exception:  # it is not installed, or refuses to work without a master process
-        uwsgi.post_fork_hook = _after_fork_by_uwsgi
+        uwsgi.post_fork_hook = _after_fork_in_child
 
 
 def _exit_with_multiprocessing() -> None:

@@ -142,6 +142,10 @@ try:
         sub.next_msg()
 except gevent.Timeout:
     pass
+nc.subscribe("green.silent")
+given_up = [gevent.spawn(other.request, "green.silent"), gevent.spawn(sub.next_msg), gevent.spawn(nc.wait_closed)]
+gevent.sleep(0.02)
+gevent.killall(given_up)
 other.force_reconnect()
 assert other.request("green.echo", b"again", timeout=PATIENCE).data == b"again"
 looping = gevent.spawn(list, sub)

@@ -263,17 +263,25 @@ def test_workers_that_are_replaced_under_load(nats_server: NatsServer, nats_clie
     assert log.count("Booting worker") > 10
 
 
-UWSGI = {
-    "one thread": ["--master", "--enable-threads"],
-    "threads": ["--master", "--threads", "4"],
-    "hooks of Python's": ["--master", "--enable-threads", "--py-call-uwsgi-fork-hooks"],
-}
+UWSGI = {"one thread": ["--enable-threads"], "threads": ["--threads", "4"]}
+LAZY = ["--lazy-apps"]
+PRELOAD = ["--py-call-uwsgi-fork-hooks"]
 
 
-@pytest.mark.parametrize("lazy", [["--lazy-apps"], []], ids=["lazy apps", "preload"])
+@pytest.mark.parametrize("how", [LAZY, PRELOAD], ids=["lazy apps", "preload"])
 @pytest.mark.parametrize("options", UWSGI.values(), ids=UWSGI)
-def test_uwsgi(nats_server: NatsServer, nats_client: Client, options: list[str], lazy: list[str]) -> None:
-    check_site(nats_server, nats_client, uwsgi(*options, *lazy), preloaded=not lazy, ends=False)
+def test_uwsgi(nats_server: NatsServer, nats_client: Client, options: list[str], how: list[str]) -> None:
+    command = uwsgi("--master", *options, *how)
+    log = check_site(nats_server, nats_client, command, preloaded=how is PRELOAD, ends=False)
+    assert "RuntimeWarning" not in log
+
+
+def test_uwsgi_without_hooks(nats_server: NatsServer, nats_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker is forked without Python's knowledge: natsync notices it, and warns of what it cannot mend."""
+    monkeypatch.setenv("SETTLE", "1")
+    command = uwsgi("--master", "--enable-threads")
+    log = check_site(nats_server, nats_client, command, preloaded=True, ends=False)
+    assert "py-call-uwsgi-fork-hooks" in log
 
 
 def test_a_prefork_worker_of_celery(nats_server: NatsServer, nats_client: Client, tmp_path: Path) -> None:
@@ -291,7 +299,7 @@ def test_a_prefork_worker_of_celery(nats_server: NatsServer, nats_client: Client
         assert worker.end() == 0
         log = worker.log
     assert sorted(int(number) for number, _ in got) == list(range(60))
-    assert len({pid for _, pid in got}) > 1
+    assert b"%d" % worker.process.pid not in {pid for _, pid in got}, "the forked processes do the work"
     assert "Traceback" not in log
 
 

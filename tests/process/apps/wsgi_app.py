@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 nc = natsync.connect(os.environ["NATS_URL"])
 LOADED_IN = os.getpid()
 nc.publish("site.loaded", b"%d" % LOADED_IN)
+if os.environ.get("SETTLE"):
+    nc.flush()
+    threading.Event().wait(0.5)  # until every thread is at rest: none has Python's lock at the fork then
 
 
 def app(environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, str]]], object]) -> Iterable[bytes]:
