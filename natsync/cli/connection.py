@@ -33,7 +33,7 @@ _LOGIN = ("user", "password", "token", "user_credentials", "nkeys_seed", "user_j
 _TLS = ("tls", "tls_ca", "tls_cert", "tls_key", "tls_hostname", "tls_handshake_first", "tls_verify")
 _OPTIONS = ("servers", "inbox_prefix", "timeout", *_LOGIN, *_TLS)
 
-_A_MOMENT = 0.2  # seconds
+_A_MOMENT = 1.0  # seconds
 _said: dict[str, object] = {}
 
 

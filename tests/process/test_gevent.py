@@ -143,6 +143,7 @@ try:
 except gevent.Timeout:
     pass
 nc.subscribe("green.silent")
+nc.flush()
 given_up = [gevent.spawn(other.request, "green.silent"), gevent.spawn(sub.next_msg), gevent.spawn(nc.wait_closed)]
 gevent.sleep(0.02)
 gevent.killall(given_up)
