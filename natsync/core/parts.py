@@ -135,15 +135,17 @@ class Parts:
             if deadline.expired:
                 return False
             self.wakeup.set()  # the supervisor sends what is left, and finds out who has lost the sending token
-            if self.link is not None and self.link.reader is not None:
-                self.link.reader.let_go()
+            self._let_go(None)
         return True
 
     def about_to_wait(self) -> None:
         """Note that the caller waits for what the reader brings: in a signal handler, it may be reading itself."""
-        link = self.link
+        self._let_go(threading.get_ident())
+
+    def _let_go(self, thread: int | None) -> None:
+        link = self.link  # once: the supervisor may take it away at any moment
         if link is not None and link.reader is not None:
-            link.reader.let_go(threading.get_ident())
+            link.reader.let_go(thread)
 
     # Subscriptions.
 
