@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from natsync.testing import NatsServer
 from tests.security.leaking import Searcher
+from tests.support.certificates import Authority, tls_config
+from tests.support.proxy import FaultProxy
 from tests.support.waiting import TIME_FACTOR, Recorder, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from natsync import Client, NatsError
     from natsync.events import Event
@@ -144,3 +149,30 @@ def undialled() -> Iterator[Callable[..., object]]:
 def connect(login: Login) -> Login:
     """Connect as everywhere; here all that a client shows is searched for secrets in the end."""
     return login
+
+
+# Of the tests of TLS.
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def tls_server(authority: Authority) -> Iterator[NatsServer]:
+    with NatsServer(tls_config(authority.server())) as server:
+        yield server
+
+
+@pytest.fixture
+def wire(tls_server: NatsServer) -> Iterator[FaultProxy]:
+    """A proxy in front of the server; it sees nothing but TLS."""
+    with FaultProxy("127.0.0.1", tls_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as threads:
+        yield threads

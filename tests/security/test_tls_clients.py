@@ -27,11 +27,6 @@ ROUNDS = 10  # a refusal in TLS 1.3 races with what we send: it may be seen as a
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
 def strict(authority: Authority) -> str:
     """The configuration of a server that wants a certificate of its clients."""
     return tls_config(authority.server(), ca=authority.file, verify=True)

@@ -40,11 +40,6 @@ pytestmark = pytest.mark.tls
 FAST: dict[str, Any] = {"reconnect_time_wait": 0.05, "reconnect_jitter_tls": 0.0, "reconnect_jitter": 0.0}
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
 def by_name(server: NatsServer, scheme: str = "tls") -> str:
     return f"{scheme}://localhost:{server.port}"
 

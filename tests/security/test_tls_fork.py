@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from natsync.testing import NatsServer
-from tests.support.certificates import Authority, tls_config
+from tests.support.certificates import Authority
 from tests.support.proxy import FaultProxy
 from tests.support.waiting import TIME_FACTOR, Recorder, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from natsync import Client
 
@@ -34,33 +33,9 @@ pytestmark = [
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
 def options(authority: Authority) -> dict[str, Any]:
     """What every client here is connected with."""
     return {"tls_ca": authority.file, "reconnect_time_wait": 0.05, "reconnect_jitter_tls": 0.0}
-
-
-@pytest.fixture
-def tls_server(authority: Authority) -> Iterator[NatsServer]:
-    with NatsServer(tls_config(authority.server())) as server:
-        yield server
-
-
-@pytest.fixture
-def wire(tls_server: NatsServer) -> Iterator[FaultProxy]:
-    """A proxy in front of the server; it sees nothing but TLS."""
-    with FaultProxy("127.0.0.1", tls_server.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as threads:
-        yield threads
 
 
 def in_child(action: Callable[[], object]) -> Any:

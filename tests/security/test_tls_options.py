@@ -42,11 +42,6 @@ FAST: dict[str, Any] = {"reconnect_time_wait": 0.05, "reconnect_jitter_tls": 0.0
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
 def made(authority: Authority) -> Certificate:
     return authority.server()
 

@@ -12,7 +12,7 @@ import pytest
 
 from natsync import ConnectionClosedError, NatsTimeoutError
 from natsync.testing import NatsServer
-from tests.support.certificates import Authority, server_context, start_tls, tls_config
+from tests.support.certificates import Authority, server_context, start_tls
 from tests.support.proxy import FaultProxy
 from tests.support.scripted import ScriptError
 from tests.support.waiting import TIME_FACTOR, Recorder, eventually, never
@@ -20,7 +20,6 @@ from tests.support.waiting import TIME_FACTOR, Recorder, eventually, never
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from natsync import Client
     from tests.support.scripted import Conn, ScriptedServer
@@ -34,11 +33,6 @@ KIB = 1024
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
 def options(authority: Authority) -> dict[str, Any]:
     """What every client here is connected with."""
     return {
@@ -47,25 +41,6 @@ def options(authority: Authority) -> dict[str, Any]:
         "reconnect_jitter_tls": 0.0,
         "reconnect_jitter": 0.0,
     }
-
-
-@pytest.fixture
-def tls_server(authority: Authority) -> Iterator[NatsServer]:
-    with NatsServer(tls_config(authority.server())) as server:
-        yield server
-
-
-@pytest.fixture
-def wire(tls_server: NatsServer) -> Iterator[FaultProxy]:
-    """A proxy in front of the server; it sees nothing but TLS."""
-    with FaultProxy("127.0.0.1", tls_server.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as threads:
-        yield threads
 
 
 def numbers(recorder: Recorder) -> list[int]:

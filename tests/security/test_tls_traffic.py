@@ -29,7 +29,6 @@ from tests.support.waiting import TIME_FACTOR, Recorder, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from natsync import Client, Msg
 
@@ -46,11 +45,6 @@ AT_ONCE = 2  # short connections
 WINDOW = 200  # messages of a publisher that are under way
 
 NOISE = random.Random(4222).randbytes(2048 * KIB)
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
 
 
 @pytest.fixture
