@@ -162,6 +162,7 @@ class Connection(Publisher):
         engine = self._ready_to_wait()
         deadline = self._deadline(timeout, self._options.flush_timeout)
         self._ping(engine, deadline, park=True)
+        engine.outbound.settle()  # the answer may be faster than the sender's way back from the system call
 
     def rtt(self, timeout: float | None = None) -> float:
         """Return the seconds from sending a PING to the server's answer; blocks for that long.

@@ -87,6 +87,7 @@ class Outbound:
         self._suspect_looks = 0
         self._asleep = False
         self._room: deque[Latch] = deque()
+        self._settling: deque[Latch] = deque()
         self._parked: list[PingWaiter] = []
         self.out_msgs = 0
         self.out_bytes = 0
@@ -279,6 +280,18 @@ class Outbound:
         self.sent_bytes += sent
         return Pumped.SENT if sent else Pumped.FULL
 
+    def settle(self) -> None:
+        """Wait until a send under way is noted; for those who know from the server's answer that it was done.
+
+        Sends do not wait, so this is short; a sender that does not come back is not waited for.
+        """
+        latch = Latch()
+        with self._lock:
+            if self._token is None:
+                return
+            self._settling.append(latch)
+        latch.wait(_TOKEN_LOST)
+
     def _surely_give_back(self, token: object) -> None:
         interrupt: BaseException | None = None
         while self._token is token:
@@ -299,6 +312,11 @@ class Outbound:
             if self._batch is not None or self._frames:
                 self._wake_locked()
             self._token = None
+            self._settled_locked()
+
+    def _settled_locked(self) -> None:
+        while self._settling:
+            self._settling.popleft().open()
 
     def _account_locked(self) -> None:
         batch = self._batch
@@ -445,6 +463,7 @@ class Outbound:
             if self._token is not None and self._batch is not None:
                 self._batch.give_up()  # its sender did not come back in time: nobody knows what the socket took
             self._token = None
+            self._settled_locked()
             self._link = None
             batch, self._batch = self._batch, None
             queued, self._frames = self._frames, []

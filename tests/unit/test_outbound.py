@@ -783,6 +783,30 @@ def look(outbound: Outbound, link: Link) -> bool:
     return link.is_lost
 
 
+def test_what_the_server_has_answered_is_not_called_unsent(stuck: tuple[Outbound, Wire, threading.Thread]):
+    """The answer may be here before the sender has come back from the system call to say that it was sent."""
+    outbound, wire, sender = stuck
+    settling, settled = in_thread(outbound.settle)
+    never(lambda: settled, PAUSE)
+    assert isinstance(wire.transport, GatedTransport)
+    wire.transport.passing.set()
+    finish(sender)
+    finish(settling)
+    assert outbound.size == 0
+    outbound.settle()
+
+
+def test_a_sender_that_does_not_come_back_is_not_waited_for(
+    stuck: tuple[Outbound, Wire, threading.Thread], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("natsync.core.outbound._TOKEN_LOST", 0.05)
+    outbound, _, _ = stuck
+    outbound.settle()
+    settling, _ = in_thread(outbound.settle)
+    outbound.down()
+    finish(settling)
+
+
 def test_a_sender_that_does_not_come_back_costs_the_link(
     stuck: tuple[Outbound, Wire, threading.Thread], wires: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
 ):
