@@ -61,7 +61,7 @@ class Mux(Sink):
         self._round: Round | None = None
         self._subscribed = False
         self._set_up = threading.Lock()
-        self.on_leave: Callable[[], None] = _nothing
+        self.on_leave: Callable[[], None] | None = None
         """Called when a waiter has gone; whoever drains looks then whether all have."""
 
     def enter(self, waiter: Waiter) -> bytes:
@@ -86,7 +86,7 @@ class Mux(Sink):
     def leave(self, token: str) -> bool:
         """Take a waiter out; True for whoever did, who then completes it."""
         taken = self._waiters.pop(token, None) is not None
-        if taken:
+        if taken and self.on_leave is not None:
             self.on_leave()
         return taken
 
@@ -148,7 +148,3 @@ class Mux(Sink):
 
     def _serve(self, wanted: None) -> None:
         pass
-
-
-def _nothing() -> None:
-    pass

@@ -230,6 +230,46 @@ class Outbound:
         """Send what there is without waiting, if nobody else is sending; the rest is left to the supervisor."""
         self._pump(live_only=True)
 
+    def send_alone(self, frame: bytes, payload: int) -> bool:
+        """Take a publish and send it at once, if nothing waits before it and nobody is sending; else say False.
+
+        What the socket does not take waits for the supervisor, as after a push. What comes before the system call is as
+        short as can be: the caller waits for the answer to what this sends.
+        """
+        token = object()
+        sent: int | None = None
+        link: Link | None = None
+        try:
+            with self._lock:
+                link = self._link
+                if self._token is not None or self._frames or self._batch is not None or link is None:
+                    return False
+                if self._mode is not Mode.LIVE or len(frame) > self._limit:
+                    return False
+                self._token = token
+                self.out_msgs += 1
+                self.out_bytes += payload
+            sent = link.transport.send(frame)
+            self.sent_bytes += sent
+        except NatsError as exc:
+            sent = 0
+            if link is not None:
+                link.lose(exc)
+        finally:
+            if self._token is token:
+                if sent is not None and sent < len(frame):
+                    self._keep_rest(token, frame, sent)
+                self._end_turn(token, link, interrupted=sent is None)
+        return True
+
+    def _keep_rest(self, token: object, frame: bytes, sent: int) -> None:
+        batch = Batch([frame])
+        batch.sent = batch.accounted = sent
+        with self._lock:
+            if self._token is token:
+                self._batch = batch
+                self._size += len(frame) - sent
+
     def pump(self) -> Pumped:
         """For the supervisor: send once, without waiting."""
         return self._pump(live_only=False)
@@ -252,9 +292,7 @@ class Outbound:
             return outcome
         finally:
             if self._token is token:
-                if outcome is None and link is not None:
-                    link.lose(_interrupted(link))
-                self._surely_give_back(token)
+                self._end_turn(token, link, interrupted=outcome is None)
 
     def _take_locked(self, link: Link) -> Batch:
         batch = Batch(self._frames)
@@ -292,7 +330,10 @@ class Outbound:
             self._settling.append(latch)
         latch.wait(_TOKEN_LOST)
 
-    def _surely_give_back(self, token: object) -> None:
+    def _end_turn(self, token: object, link: Link | None, *, interrupted: bool) -> None:
+        """Give the token back; Ctrl-C may have ended the turn, and may strike here, too."""
+        if interrupted and link is not None:
+            link.lose(_interrupted(link))
         interrupt: BaseException | None = None
         while self._token is token:
             try:

@@ -108,13 +108,22 @@ class Parts:
     def push_and_read_for(self, waiter: PingWaiter | ReplyWaiter | RequestFuture, patience: float) -> None:
         """Send what waits to be sent, and receive on the calling thread if the answer comes within a moment."""
         link = self.link
-        if link is None or link.reader is None:
-            self.outbound.push()
-        elif self._is_safe_in_main(link) or threading.get_ident() != threading.main_thread().ident:
+        if link is not None and link.reader is not None and self._may_read(link):
             link.reader.push_and_read_for(waiter, patience)
         else:
             self.outbound.push()
             self.about_to_wait()
+
+    def read_for(self, waiter: ReplyWaiter, patience: float) -> None:
+        """As `push_and_read_for`, when the question is sent already."""
+        link = self.link
+        if link is not None and link.reader is not None and self._may_read(link):
+            link.reader.read_for(waiter, patience)
+        else:
+            self.about_to_wait()
+
+    def _may_read(self, link: Link) -> bool:
+        return self._is_safe_in_main(link) or threading.get_ident() != threading.main_thread().ident
 
     def _is_safe_in_main(self, link: Link) -> bool:
         """Whether the link brings nothing but replies.

@@ -28,7 +28,7 @@ from natsync.errors import (
 from natsync.headers import Headers
 from natsync.nuid import next_nuid
 from natsync.policy.options import Options
-from natsync.protocol.commands import PUB_FORMAT, encode_hpub, encode_pub
+from natsync.protocol.commands import PUB_FORMAT, PUB_REPLY_FORMAT, encode_hpub
 from natsync.protocol.header_block import encode_header_block
 from natsync.subjects import check_publish_subject, encode_subject
 
@@ -130,7 +130,10 @@ class Publisher(Facts):
         payload = data if type(data) is bytes else as_bytes(data)
         to = self._subjects.get(subject) or self._learn(subject)
         if headers is None:
-            return encode_pub(to, reply, payload), len(payload)
+            size = len(payload)
+            if reply is None:
+                return PUB_FORMAT % (to, size, payload), size
+            return PUB_REPLY_FORMAT % (to, reply, size, payload), size
         block = self._encode_headers(headers)
         return encode_hpub(to, reply, block, payload), len(block) + len(payload)
 
@@ -208,19 +211,30 @@ class Publisher(Facts):
             ConfigError: `timeout` is no number above 0.
             Others: As `publish`.
         """
-        engine = self._ready_to_wait()
-        deadline = self._deadline(timeout, self._options.request_timeout)
+        engine = self._engine
+        if engine.link is None or engine.close_wanted:
+            engine = self._ready_to_wait()
+        if timeout is None:
+            timeout = self._options.request_timeout
+        else:
+            check_timeout("timeout", timeout)
         waiter = ReplyWaiter()
+        mux = engine.mux
         try:
-            inbox = engine.mux.enter(waiter)
-            frame, size = self._encode_request(subject, data, inbox, headers)
-            self._put(frame, size, wait=deadline)
-            if not engine.mux.has_round:
-                engine.push_and_read_for(waiter, deadline.remaining())
+            frame, size = self._encode_request(subject, data, mux.enter(waiter), headers)
+            sent = not mux.has_round and size <= engine.max_payload and engine.outbound.send_alone(frame, size)
+            deadline = Deadline(timeout)  # what can wait is done while the server is at work
+            if sent:
+                engine.read_for(waiter, timeout)
+            else:
+                self._put(frame, size, wait=deadline)
+                if not mux.has_round:
+                    engine.push_and_read_for(waiter, deadline.remaining())
             if not waiter.answered:
                 engine.wait_for(waiter, deadline)
         finally:
-            engine.mux.leave(waiter.token)
+            if not waiter.answered:
+                mux.leave(waiter.token)
             waiter.leave()
             if waiter.is_last:
                 engine.outbound.push()

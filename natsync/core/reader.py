@@ -9,6 +9,7 @@ always find us reading.
 from __future__ import annotations
 
 import logging
+import operator
 from typing import Protocol
 
 from natsync.core.gate import Gate
@@ -31,6 +32,9 @@ _log = logging.getLogger("natsync.reader")
 _MOMENT = 0.005
 # The reader finds bytes and another thread at work on them: it looks again after so many seconds at the latest.
 _LOOK_AGAIN = 0.05
+
+_block_of = operator.itemgetter(3)
+_data_of = operator.itemgetter(4)
 
 
 class Listener(Protocol):
@@ -119,7 +123,11 @@ class Reader:
     # A caller's thread.
 
     def push_and_read_for(self, waiter: Awaited, patience: float) -> None:
-        """Send what waits to be sent, and do the reader's work on this thread until the answer has come.
+        """Send what waits to be sent, and then as `read_for`."""
+        self._read_for(waiter, patience, push=True)
+
+    def read_for(self, waiter: Awaited, patience: float) -> None:
+        """Do the reader's work on this thread until the answer has come.
 
         Only if nobody else is at work, and for a moment at most: the caller looks, and waits, for itself afterwards. A
         link that is lost here is only reported as lost.
@@ -128,16 +136,21 @@ class Reader:
             waiter: Whose answer.
             patience: Seconds that the caller has; less than a moment or more.
         """
+        self._read_for(waiter, patience, push=False)
+
+    def _read_for(self, waiter: Awaited, patience: float, *, push: bool) -> None:
         gate = self._link.transport.gate
         turn = Turn()
         try:
             if gate is None or not self._token.take(turn):
-                self._outbound.push()
+                if push:
+                    self._outbound.push()
                 self.let_go(turn.thread)
                 return
             turn.shut_gate = True
             gate.shut()  # before anything is sent: the answer may be faster than the way back from the system call
-            self._outbound.push()
+            if push:
+                self._outbound.push()
             if not waiter.answered:  # others may have sent the question, and the reader read the answer
                 self._read_until(waiter, turn, max(0.0, min(patience, _MOMENT)))
         except NatsError as exc:
@@ -163,15 +176,15 @@ class Reader:
 
     def _surely_give_back(self, turn: Turn, gate: Gate) -> None:
         """Leave the token free and the gate open, also if the token was taken away, perhaps before it was shut."""
+        token = self._token
         interrupt: BaseException | None = None
-        done = False
-        while not done:
+        while True:
             try:
-                if self._token.holder is turn and self._token.busy:
+                if token.busy and token.holder is turn:
                     self._give_up()
                 gate.open()
-                self._token.give_back(turn)
-                done = True
+                token.give_back(turn)
+                break
             except BaseException as exc:  # Ctrl-C, just here
                 interrupt = exc
         if interrupt is not None:
@@ -204,8 +217,19 @@ class Reader:
     # Routing: whoever holds the token.
 
     def _route(self, operations: list[Operation]) -> None:
-        if len(operations) == 1 and type(operations[0]) is tuple:
-            self._deliver(operations[0][0], operations)  # type: ignore[arg-type]
+        if len(operations) == 1:
+            operation = operations[0]
+            if type(operation) is not tuple:
+                self._signal(operation)
+                return
+            # as `_deliver`, as fast as can be: it may be what a caller waits for
+            sid, _, _, block, data = operation
+            size = len(data) if block is None else len(data) + len(block)
+            self._traffic.msgs += 1
+            self._traffic.bytes += size
+            sink = self._find(sid)
+            if sink is not None:
+                sink.deliver(operations, size)  # type: ignore[arg-type]
             return
         batch: list[MsgOp] = []
         sid = 0
@@ -226,11 +250,7 @@ class Reader:
             self._deliver(sid, batch)
 
     def _deliver(self, sid: int, batch: list[MsgOp]) -> None:
-        size = 0
-        for operation in batch:
-            size += len(operation[4])
-            if operation[3] is not None:
-                size += len(operation[3])
+        size = sum(map(len, map(_data_of, batch))) + sum(map(len, filter(None, map(_block_of, batch))))
         self._traffic.msgs += len(batch)
         self._traffic.bytes += size
         sink = self._find(sid)

@@ -40,9 +40,8 @@ class ReplyWaiter:
     """Its thread does not wait any more."""
     _next: ReplyWaiter | None = None
     _operation: MsgOp | None = None
-
-    def __init__(self) -> None:
-        self._latch = Latch()
+    _latch: Latch | None = None
+    """What its thread sleeps at, if it has to."""
 
     def is_awaited(self, thread: int) -> bool:
         return True
@@ -54,23 +53,30 @@ class ReplyWaiter:
 
     def reply(self, operation: MsgOp) -> None:
         self.answer(operation)
-        self._latch.open()
+        self._open()
 
     def fail(self, error: NatsError) -> None:
         self.error = error
         self.answered = True
-        self._latch.open()
+        self._open()
+
+    def _open(self) -> None:
+        if self._latch is not None:
+            self._latch.open()
 
     def wake(self) -> None:
         """Let the thread go on; if it has left, the next one of the round."""
         waiter: ReplyWaiter | None = self
         while waiter is not None:
-            waiter._latch.open()
+            waiter._open()
             waiter = waiter._next if waiter.left else None
 
     def wait(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds, and say whether there is an answer."""
-        return self._latch.wait(timeout) or self.answered
+        if self._latch is None:
+            self._latch = Latch()
+        # In this order: whoever answers after the look finds the latch.
+        return self.answered or self._latch.wait(timeout) or self.answered
 
     def leave(self) -> None:
         """The thread runs again, or gives up: it is the next one's turn."""

@@ -18,6 +18,7 @@ __all__ = [
     "PING_COMMAND",
     "PONG_COMMAND",
     "PUB_FORMAT",
+    "PUB_REPLY_FORMAT",
     "encode_connect",
     "encode_hpub",
     "encode_pub",
@@ -27,6 +28,8 @@ __all__ = [
 
 PUB_FORMAT = b"PUB %b %d\r\n%b\r\n"
 """Of (subject, size of the data, data); for those who publish so much that a call to `encode_pub` counts."""
+PUB_REPLY_FORMAT = b"PUB %b %b %d\r\n%b\r\n"
+"""Of (subject, reply subject, size of the data, data)."""
 
 PING_COMMAND = b"PING\r\n"
 PONG_COMMAND = b"PONG\r\n"
@@ -43,7 +46,7 @@ def encode_pub(subject: bytes, reply: bytes | None, data: bytes) -> bytes:
     r"""`PUB foo 5\r\nhello\r\n`, or with a reply subject `PUB foo _INBOX.1 5\r\nhello\r\n`."""
     if reply is None:
         return PUB_FORMAT % (subject, len(data), data)
-    return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(data), data)
+    return PUB_REPLY_FORMAT % (subject, reply, len(data), data)
 
 
 def encode_hpub(subject: bytes, reply: bytes | None, header_block: bytes, data: bytes) -> bytes:

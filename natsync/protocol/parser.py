@@ -37,7 +37,12 @@ _STARTS = frozenset(
 # A number with more digits than this cannot be meant, and reading it would cost more than its bytes.
 _MAX_DIGITS = 18
 
-_is_plain_line = re.compile(rb"MSG ([!-~]+) ([1-9][0-9]{0,17})(?: ([!-~]+))? ([0-9]{1,18})\r?").fullmatch
+_PLAIN_LINE = rb"MSG ([!-~]+) ([1-9][0-9]{0,17})(?: ([!-~]+))? ([0-9]{1,18})\r?"
+_is_plain_line = re.compile(_PLAIN_LINE).fullmatch
+_begins_plainly = re.compile(_PLAIN_LINE + rb"\n").match
+
+# Bytes up to so many are looked at as one whole message first, as a reply to a request mostly comes.
+_LONGEST_SINGLE = 4096
 
 # How many bytes of a bad line an error shows.
 _EXCERPT = 48
@@ -108,6 +113,11 @@ class Parser:
     def feed(self, data: bytes) -> list[Operation]:
         """Return the operations that `data` completes, in order; check `error` afterwards. Never raises."""
         operations: list[Operation] = []
+        if len(data) <= _LONGEST_SINGLE and self._args is None and not self._line and self.error is None:
+            single = self._parse_single(data)
+            if single is not None:
+                operations.append(single)
+                return operations
         if self.error is None and data:
             try:
                 self._parse(data, operations)
@@ -115,6 +125,18 @@ class Parser:
                 # Without its traceback, which would keep this frame and its bytes alive.
                 self.error = error.with_traceback(None)
         return operations
+
+    def _parse_single(self, data: bytes) -> MsgOp | None:
+        """Read bytes that are one MSG as servers write it; None for whatever else, which is read with more care."""
+        found = _begins_plainly(data)
+        if found is None:
+            return None
+        subject, sid, reply, digits = found.groups()
+        start, size = found.end(), int(digits)
+        stop = start + size
+        if len(data) != stop + 2 or not data.endswith(_CRLF) or size > self._max_payload or start > self._short_line:
+            return None
+        return (int(sid), subject.decode(), None if reply is None else reply.decode(), None, data[start:stop])
 
     def _parse(self, data: bytes, operations: list[Operation]) -> None:
         """Append what `data` completes, and keep what it begins; this loop is where a busy client spends its time."""

@@ -597,6 +597,141 @@ def test_a_broken_socket_loses_the_link_with_its_reason(wire: Wire):
     assert (dropped.msgs, outbound.size) == (0, 40), "none of it was sent"
 
 
+# A publish whose sender waits for the answer goes past the queue, if there is none.
+
+
+def test_alone_a_publish_is_sent_at_once_and_counted(wire: Wire):
+    wakeup = Wakeup()
+    outbound = make_outbound(wakeup=wakeup)
+    go_live(outbound, wire)
+    assert outbound.sleep()
+    wakeup.wait(0)
+    assert outbound.send_alone(pub(1), 7)
+    assert numbers(wire.received()) == [1]
+    assert counters(outbound) == (0, 1, 7)
+    assert outbound.sent_bytes == 40
+    assert not wakeup.wait(0), "nobody has anything to do"
+    assert outbound.send_alone(pub(2), 7)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.LIVE])
+def test_without_a_connection_no_publish_is_sent_alone(mode: Mode, wire: Wire):
+    outbound = make_outbound()
+    if mode is not Mode.DORMANT:
+        outbound.buffer()
+    if mode is Mode.FLUSHING:
+        outbound.begin(wire.link)
+    if mode is Mode.SHUT:
+        outbound.shut(closed)
+    assert not outbound.send_alone(pub(1), 7)
+    assert counters(outbound) == (0, 0, 0)
+    assert wire.received() == b""
+
+
+def test_a_publish_does_not_overtake_what_waits(wires: Callable[..., Wire]):
+    wire = wires(transport=RationedTransport)
+    assert isinstance(wire.transport, RationedTransport)
+    outbound = make_outbound()
+    go_live(outbound, wire)
+    put(outbound, pub(1))
+    assert not outbound.send_alone(pub(2), 7)
+    outbound.pump()
+    assert not outbound.send_alone(pub(2), 7), "a batch is under way"
+    wire.transport.room = 1000
+    pump_all(outbound)
+    assert outbound.send_alone(pub(2), 7)
+    assert numbers(wire.received()) == [1, 2]
+
+
+def test_a_publish_is_not_sent_alone_while_another_thread_sends(wires: Callable[..., Wire]):
+    wire = wires(transport=GatedTransport)
+    assert isinstance(wire.transport, GatedTransport)
+    outbound = make_outbound()
+    go_live(outbound, wire)
+    thread, _ = in_thread(lambda: outbound.send_alone(pub(1), 7))
+    assert wire.transport.sending.wait(5)
+    assert not outbound.send_alone(pub(2), 7)
+    assert outbound.pump() is Pumped.BUSY
+    wire.transport.passing.set()
+    finish(thread)
+    assert outbound.send_alone(pub(2), 7)
+    assert numbers(wire.received()) == [1, 2]
+
+
+@pytest.mark.parametrize("end", [Outbound.refuse, Outbound.shut])
+def test_a_client_that_ends_sends_nothing_alone(end: Callable[..., object], wire: Wire):
+    outbound = make_outbound()
+    go_live(outbound, wire)
+    end(outbound, closed)
+    assert not outbound.send_alone(pub(1), 7)
+    assert wire.received() == b""
+
+
+def test_what_the_socket_does_not_take_of_a_publish_sent_alone_is_left_to_the_supervisor(wire: Wire):
+    wakeup = Wakeup()
+    outbound = make_outbound(live=1 << 20, wakeup=wakeup)
+    go_live(outbound, wire)
+    assert outbound.sleep()
+    wakeup.wait(0)
+    assert outbound.send_alone(pub(1, 500_000), 7)
+    assert wakeup.wait(0)
+    assert 0 < outbound.sent_bytes < 500_000
+    assert outbound.size == 500_000 - outbound.sent_bytes
+    stream = b""
+    while outbound.size:
+        stream += wire.received()
+        outbound.pump()
+    assert stream + wire.received() == pub(1, 500_000)
+    assert outbound.sent_bytes == 500_000
+
+
+@pytest.mark.parametrize("size", [40, 500_000])
+def test_a_loss_gives_up_what_was_sent_alone_in_part_and_keeps_what_was_not_sent(wires: Callable[..., Wire], size: int):
+    wire = wires(1, transport=RationedTransport)
+    assert isinstance(wire.transport, RationedTransport)
+    outbound = make_outbound(live=1 << 20, buffer=1 << 20)
+    go_live(outbound, wire)
+    wire.transport.room = 10 if size > 40 else 0
+    assert outbound.send_alone(pub(1, size), 7)
+    put(outbound, pub(2))
+    dropped = outbound.down()
+    assert (dropped.msgs, dropped.bytes) == ((1, size) if size > 40 else (0, 0))
+    second = wires(2)
+    go_live(outbound, second)
+    pump_all(outbound)
+    assert numbers(second.received()) == ([2] if size > 40 else [1, 2])
+
+
+def test_a_socket_that_breaks_under_a_publish_sent_alone_loses_the_link_and_not_the_publish(wires: Callable[..., Wire]):
+    wire = wires(1)
+    outbound = make_outbound()
+    go_live(outbound, wire)
+    wire.peer.close()
+    assert outbound.send_alone(pub(1), 7), "the publisher is not to blame"
+    assert wire.link.is_lost
+    assert outbound.down().msgs == 0
+    second = wires(2)
+    go_live(outbound, second)
+    pump_all(outbound)
+    assert numbers(second.received()) == [1]
+
+
+def test_ctrl_c_in_a_publish_sent_alone_costs_the_connection_and_sends_nothing_twice(wires: Callable[..., Wire]):
+    wire = wires(1, transport=InterruptedTransport)
+    outbound = make_outbound()
+    go_live(outbound, wire)
+    with pytest.raises(KeyboardInterrupt):
+        outbound.send_alone(pub(1), 7)
+    assert wire.link.is_lost
+    assert "interrupted" in str(wire.link.loss.error)
+    put(outbound, pub(2))
+    outbound.down()
+    second = wires(2)
+    go_live(outbound, second)
+    pump_all(outbound)
+    assert numbers(second.received()) == [2]
+
+
 # A loss.
 
 
@@ -1355,6 +1490,18 @@ class OutboundMachine(RuleBasedStateMachine):
         assert self.outbound.put(frame, 7, wake=not push, deadline=NO_WAIT)
         if push:
             self.outbound.push()
+        self.take_note_of_sending()
+
+    @rule(size=SIZES, room=ROOMS)
+    def publish_alone(self, size: int, room: int) -> None:
+        number = next(self.numbers)
+        frame = pub(number, size)
+        self.give_room(room)
+        goes = self.mode is Mode.LIVE and not self.refused and not self.queue and len(frame) <= LIVE_LIMIT
+        if goes:
+            self.queue.append(Entry(frame, number=number))
+            self.accepted += 1
+        assert self.outbound.send_alone(frame, 7) is goes
         self.take_note_of_sending()
 
     @rule(size=SIZES, count=st.integers(2, 5))

@@ -15,6 +15,8 @@ from natsync.errors import ConnectionClosedError
 from natsync.protocol.operations import MsgOp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.unit.conftest import Pool
 
 
@@ -24,11 +26,18 @@ def op(number: int) -> MsgOp:
 
 def is_open(waiter: ReplyWaiter) -> bool:
     """Whether its thread has been told to go on, which `wait` alone does not say: it looks at the answer, too."""
-    return not waiter._latch._lock.locked()
+    return waiter._latch is not None and not waiter._latch._lock.locked()
+
+
+def asleep() -> ReplyWaiter:
+    """One whose thread has begun to wait."""
+    waiter = ReplyWaiter()
+    assert not waiter.wait(0)
+    return waiter
 
 
 def answered(count: int) -> list[ReplyWaiter]:
-    waiters = [ReplyWaiter() for _ in range(count)]
+    waiters = [asleep() for _ in range(count)]
     for number, waiter in enumerate(waiters):
         waiter.answer(op(number))
     return waiters
@@ -61,8 +70,9 @@ def test_a_failure_ends_the_wait_and_is_raised(pool: Pool):
         waiter.result()
 
 
-def test_an_answer_whose_thread_nobody_has_woken_is_seen_when_time_is_over():
-    waiter = ReplyWaiter()
+@pytest.mark.parametrize("make", [ReplyWaiter, asleep])
+def test_an_answer_whose_thread_nobody_has_woken_is_seen_when_time_is_over(make: Callable[[], ReplyWaiter]):
+    waiter = make()
     waiter.answer(op(7))
     assert not is_open(waiter)
     assert waiter.wait(0)
