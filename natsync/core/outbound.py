@@ -86,6 +86,7 @@ class Outbound:
         self._suspect_since = 0.0
         self._suspect_looks = 0
         self._asleep = False
+        self._is_soft = False
         self._room: deque[Latch] = deque()
         self._settling: deque[Latch] = deque()
         self._parked: list[PingWaiter] = []
@@ -130,6 +131,24 @@ class Outbound:
                     self._wake_locked()
                 return True
         return self._put_when_fits(frame, payload, deadline)
+
+    def put_soon(self, frame: bytes, payload: int) -> bool:
+        """As `put`, for one who is about to wait for an answer, and sends it then; False when there is no room for it.
+
+        The supervisor is told, but need not hurry.
+        """
+        size = len(frame)
+        with self._lock:
+            if self._size + size > self._limit:
+                return False
+            self._frames.append(frame)
+            self._size += size
+            self.out_msgs += 1
+            self.out_bytes += payload
+            if self._asleep and not self._is_soft:
+                self._wakeup.set()
+                self._is_soft = True
+            return True
 
     def put_control(self, frame: bytes, generation: int) -> None:
         """Take a SUB, UNSUB or PONG of a link; dropped if that is not the present one. Never waits, never fails."""
@@ -176,7 +195,7 @@ class Outbound:
     def _wake_locked(self) -> None:
         if self._asleep:
             self._wakeup.set()
-            self._asleep = False
+            self._asleep = self._is_soft = False
 
     def _put_when_fits(self, frame: bytes, payload: int, deadline: Deadline | None) -> bool:
         size = len(frame)
@@ -383,9 +402,13 @@ class Outbound:
             self._asleep = True
             return True
 
+    def is_in_no_hurry(self) -> bool:
+        """Whether the supervisor was woken only by those who will probably send for themselves; it may sleep on."""
+        return self._is_soft
+
     def awake(self) -> None:
         """The supervisor runs, and looks by itself."""
-        self._asleep = False
+        self._asleep = self._is_soft = False
 
     def check_token(self) -> None:
         """Give the link up when the sending token was lost with its holder; to be called while somebody else sends."""

@@ -28,7 +28,7 @@ from natsync.errors import (
 from natsync.headers import Headers
 from natsync.nuid import next_nuid
 from natsync.policy.options import Options
-from natsync.protocol.commands import PUB_FORMAT, PUB_REPLY_FORMAT, encode_hpub
+from natsync.protocol.commands import PUB_FORMAT, PUB_REPLY_FORMAT, encode_hpub, encode_pub
 from natsync.protocol.header_block import encode_header_block
 from natsync.subjects import check_publish_subject, encode_subject
 
@@ -130,10 +130,7 @@ class Publisher(Facts):
         payload = data if type(data) is bytes else as_bytes(data)
         to = self._subjects.get(subject) or self._learn(subject)
         if headers is None:
-            size = len(payload)
-            if reply is None:
-                return PUB_FORMAT % (to, size, payload), size
-            return PUB_REPLY_FORMAT % (to, reply, size, payload), size
+            return encode_pub(to, reply, payload), len(payload)
         block = self._encode_headers(headers)
         return encode_hpub(to, reply, block, payload), len(block) + len(payload)
 
@@ -141,6 +138,12 @@ class Publisher(Facts):
         self, subject: str, data: DataLike, inbox: bytes, headers: HeadersLike | None
     ) -> tuple[bytes, int]:
         """As `_encode`, after the hooks, which cannot change the reply subject."""
+        if headers is None and not self._hooks:
+            # The plain case: as in full, without its calls.
+            payload = data if type(data) is bytes else as_bytes(data)
+            size = len(payload)
+            to = self._subjects.get(subject) or self._learn(subject)
+            return PUB_REPLY_FORMAT % (to, inbox, size, payload), size
         if self._hooks:
             msg = self._ask_hooks(subject, data, inbox.decode(), headers)
             subject, data, headers = msg.subject, msg.data, msg.headers
@@ -261,15 +264,24 @@ class Publisher(Facts):
             ConfigError: `timeout` is no number above 0.
             Others: As `publish`, at once.
         """
-        engine = self._ready()
-        deadline = self._deadline(timeout, self._options.request_timeout)
-        future = RequestFuture(engine, subject, deadline, self)
+        engine = self._engine
+        if engine.link is None or engine.close_wanted:
+            engine = self._ready()
+        if timeout is None:
+            timeout = self._options.request_timeout
+        else:
+            check_timeout("timeout", timeout)
+        future = RequestFuture(engine, subject, timeout, self)
+        outbound = engine.outbound
         try:
             frame, size = self._encode_request(subject, data, future.inbox, headers)
+            small = size <= engine.max_payload
             if engine.mux.is_alone():
-                self._put(frame, size, wait=deadline)
-                engine.outbound.push()
-            else:  # others are under way: whoever waits for one of them sends all, or else the supervisor does
+                if not (small and outbound.send_alone(frame, size)):
+                    self._put(frame, size)
+                    outbound.push()
+            # Others are under way: if somebody waits for one of them, he sends all, or else the supervisor does.
+            elif not (small and engine.traffic.by_caller and outbound.put_soon(frame, size)):
                 self._put(frame, size)
             engine.timer.add(future)
         except BaseException:

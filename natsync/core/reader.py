@@ -51,6 +51,8 @@ class Traffic:
     def __init__(self) -> None:
         self.msgs = 0
         self.bytes = 0
+        self.by_caller = False
+        """The latest bytes were received by a caller that waited for an answer, not by the reader's thread."""
 
 
 class Awaited(Protocol):
@@ -106,6 +108,7 @@ class Reader:
         while True:
             data = recv_now()
             if data is not None:
+                self._traffic.by_caller = False
                 self._take_in(data)
             token.give_back(turn)
             gate.wait()
@@ -165,6 +168,7 @@ class Reader:
         while transport.wait_readable(patience) and token.begin(turn):
             data = transport.recv_now()
             if data is not None:
+                self._traffic.by_caller = True
                 self._take_in(data)
             token.busy = False
             if waiter.answered:

@@ -14,13 +14,14 @@ from functools import partial
 from typing import Any, Protocol
 
 from natsync.core.dispatcher import Dispatcher
-from natsync.core.message import Msg
+from natsync.core.lean_future import LeanFuture
+from natsync.core.message import Msg, from_operation
 from natsync.core.mux import Mux
-from natsync.core.reply import read_reply
+from natsync.core.reply import no_responders
 from natsync.core.threads import ClientThread
-from natsync.deadline import Deadline
 from natsync.errors import NatsError, NatsTimeoutError
 from natsync.locks import Wakeup
+from natsync.protocol.header_block import is_no_responders
 from natsync.protocol.operations import MsgOp
 
 __all__ = ["FutureTimer", "RequestFuture"]
@@ -35,20 +36,19 @@ class Asks(Protocol):
     def push_and_read_for(self, waiter: Any, patience: float) -> None: ...
 
 
-class RequestFuture(Future[Msg]):
+class RequestFuture(LeanFuture[Msg]):
     """The answer to one request, when it comes. `cancel()` works until then."""
 
     lasting = False
+    answered = False
+    token = ""
 
-    def __init__(self, parts: Asks, subject: str, deadline: Deadline, client: object) -> None:
-        super().__init__()
+    def __init__(self, parts: Asks, subject: str, timeout: float, client: object) -> None:
         self._client = client  # which must not be forgotten before the answer is there
         self._parts = parts
         self._subject = subject
-        self.timeout = deadline.timeout
-        self.expires_at = deadline.at
-        self.answered = False
-        self.token = ""
+        self.timeout = timeout
+        self.expires_at = time.monotonic() + timeout
         self.inbox = parts.mux.enter(self)
 
     def result(self, timeout: float | None = None) -> Msg:
@@ -70,12 +70,10 @@ class RequestFuture(Future[Msg]):
 
     def reply(self, operation: MsgOp) -> None:
         """The reader: the answer."""
-        try:
-            msg = read_reply(operation, self._subject)
-        except NatsError as exc:
-            self.fail(exc)
+        if is_no_responders(operation[3], operation[4]):
+            self.fail(no_responders(self._subject))
         else:
-            self.set_result(msg)
+            self.set_result(from_operation(operation, None))
             self.answered = True
 
     def fail(self, error: NatsError) -> None:
@@ -132,7 +130,9 @@ class FutureTimer:
         self.thread = ClientThread(owner, client, "timer", self._run)
 
     def add(self, future: RequestFuture) -> None:
-        """Take note of a future's time; starts the thread at the first one."""
+        """Take note of a future's time, which the mux knows already; starts the thread at the first one."""
+        if self._started and future.expires_at >= self._due_at:
+            return  # a sweep that begins meanwhile finds it in the mux
         with self._lock:
             first, self._started = not self._started, True
             earlier = future.expires_at < self._due_at

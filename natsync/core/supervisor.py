@@ -34,6 +34,8 @@ __all__ = ["Supervisor"]
 
 _log = logging.getLogger("natsync.supervisor")
 
+# Those who are about to wait for an answer send for themselves; the supervisor waits so many seconds for it.
+_GRACE = 0.0005
 _SLICE = 0.05
 # What is granted to the last bytes after a drain that took all its time.
 _LATE_GOODBYE = 0.25
@@ -142,6 +144,8 @@ class Supervisor:
             timeout = min(timeout, _LOOK_AFTER)
         if parts.outbound.sleep():
             self._wakeup.wait(max(0.0, timeout))
+            if parts.outbound.is_in_no_hurry():
+                self._wakeup.wait(_GRACE)
             parts.outbound.awake()
 
     def _wait_writable(self, link: Link, stalled: float) -> None:

@@ -96,6 +96,17 @@ def test_it_returns_at_once(nats_client: Client, service: Client) -> None:
     assert not any(future.done() for future in futures)
 
 
+def test_those_that_nobody_waits_for_are_sent_all_the_same(nats_client: Client, service: Client) -> None:
+    """While a thread reads its answers for itself, natsync leaves the sending to it; but not for ever."""
+    heard = service.subscribe("heard")
+    service.flush()
+    held = nats_client.request_future("held", timeout=PATIENCE)
+    nats_client.request("echo")  # received by this thread
+    futures = [nats_client.request_future("heard", timeout=PATIENCE) for _ in range(5)]
+    assert [heard.next_msg(PATIENCE).subject for _ in futures] == ["heard"] * 5
+    assert not held.done()
+
+
 # No answer
 
 

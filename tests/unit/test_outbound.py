@@ -535,6 +535,37 @@ def test_the_supervisor_does_not_sleep_when_there_is_something_to_send(wire: Wir
     assert outbound.sleep()
 
 
+def test_who_will_send_himself_wakes_the_supervisor_softly_and_once(wire: Wire):
+    wakeup = Wakeup()
+    outbound = make_outbound(wakeup=wakeup)
+    go_live(outbound, wire)
+    assert outbound.sleep()
+    wakeup.wait(0)
+    assert outbound.put_soon(pub(1), 7)
+    assert wakeup.wait(0)
+    assert outbound.is_in_no_hurry()
+    assert outbound.put_soon(pub(2), 7)
+    assert not wakeup.wait(0), "he knows already"
+    put(outbound, pub(3))
+    assert wakeup.wait(0), "a publish is in a hurry all the same"
+    assert not outbound.is_in_no_hurry()
+    outbound.awake()
+    pump_all(outbound)
+    assert numbers(wire.received()) == [1, 2, 3]
+    assert counters(outbound)[:2] == (0, 3)
+
+
+def test_a_supervisor_that_runs_is_in_a_hurry_again(wire: Wire):
+    outbound = make_outbound()
+    go_live(outbound, wire)
+    assert outbound.sleep()
+    assert outbound.put_soon(pub(1), 7)
+    outbound.awake()
+    assert not outbound.is_in_no_hurry()
+    assert outbound.put_soon(pub(2), 7)
+    assert not outbound.is_in_no_hurry()
+
+
 def test_push_sends_nothing_before_the_buffer_is_flushed(wire: Wire):
     outbound = make_outbound()
     outbound.buffer()
@@ -1491,6 +1522,16 @@ class OutboundMachine(RuleBasedStateMachine):
         if push:
             self.outbound.push()
         self.take_note_of_sending()
+
+    @rule(size=SIZES)
+    def publish_soon(self, size: int) -> None:
+        number = next(self.numbers)
+        frame = pub(number, size)
+        fits = not self.refused and self.size + len(frame) <= self.limit
+        if fits:
+            self.queue.append(Entry(frame, number=number))
+            self.accepted += 1
+        assert self.outbound.put_soon(frame, 7) is fits
 
     @rule(size=SIZES, room=ROOMS)
     def publish_alone(self, size: int, room: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +20,6 @@ from natsync.core.reply import ReplyWaiter
 from natsync.core.request_future import FutureTimer, RequestFuture
 from natsync.core.sink import size_of
 from natsync.core.threads import ClientThread, on_thread_of
-from natsync.deadline import Deadline
 from natsync.errors import ConnectionClosedError, NatsError, NatsTimeoutError, NoRespondersError
 from natsync.locks import Wakeup
 from natsync.protocol.operations import MsgOp
@@ -56,8 +56,8 @@ class Bench:
         """Note who would read for itself; the replies of these tests come by no socket."""
         self.read_for(waiter, patience)
 
-    def ask(self, timeout: float | None = 10.0, *, timed: bool = True) -> RequestFuture:
-        future = RequestFuture(self, "foo", Deadline(timeout), None)
+    def ask(self, timeout: float = 10.0, *, timed: bool = True) -> RequestFuture:
+        future = RequestFuture(self, "foo", timeout, None)
         if timed:
             self.timer.add(future)
         return future
@@ -169,7 +169,7 @@ def test_who_waits_for_replies_in_other_ways_is_no_business_of_the_timer(bench: 
 
 
 def test_a_future_without_a_limit_is_never_timed_out(bench: Bench):
-    future = bench.ask(None)
+    future = bench.ask(math.inf)
     assert isinstance(bench.ask(0.02).exception(10), NatsTimeoutError)
     assert not future.done()
     future.cancel()
