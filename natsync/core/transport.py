@@ -21,7 +21,9 @@ from natsync.errors import NatsConnectionError
 
 __all__ = ["TcpTransport", "Transport"]
 
+# Bytes of one receive; more when so many are always there: a large payload then comes in few pieces.
 _RECV_SIZE = 65536
+_MOST_RECV_SIZE = 262144
 # Longer waits than this many seconds are waits for ever; poll() counts milliseconds in 32 bits.
 _LONGEST = 86400.0
 # With MSG_DONTWAIT the socket stays blocking, so that a receive costs one system call, while sends never wait in the
@@ -72,6 +74,7 @@ class TcpTransport:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._recv_size = _RECV_SIZE
         self._blocks = bool(_DONTWAIT) and isinstance(sock, _socket.socket)
         sock.setblocking(self._blocks)
         self.gate = make_gate(sock.fileno()) if self._blocks else None
@@ -84,17 +87,29 @@ class TcpTransport:
         try:
             if (timeout != math.inf or not self._blocks) and not _ready(self._sock, timeout, write=False):
                 return None
-            return self._sock.recv(_RECV_SIZE)
+            data = self._sock.recv(self._recv_size)
         except (OSError, ValueError) as exc:  # ValueError: closed, and so without a descriptor
             raise _lost(exc) from exc
+        if len(data) >= _RECV_SIZE or self._recv_size > _RECV_SIZE:
+            self._adapt(len(data))
+        return data
 
     def recv_now(self) -> bytes | None:
         try:
-            return self._sock.recv(_RECV_SIZE, _DONTWAIT)
+            data = self._sock.recv(self._recv_size, _DONTWAIT)
         except BlockingIOError:
             return None
         except (OSError, ValueError) as exc:  # ValueError: closed, and so without a descriptor
             raise _lost(exc) from exc
+        if len(data) >= _RECV_SIZE or self._recv_size > _RECV_SIZE:
+            self._adapt(len(data))
+        return data
+
+    def _adapt(self, received: int) -> None:
+        if received == self._recv_size:
+            self._recv_size = min(2 * received, _MOST_RECV_SIZE)
+        elif received < self._recv_size // 4:
+            self._recv_size = _RECV_SIZE
 
     def wait_readable(self, timeout: float) -> bool:
         try:

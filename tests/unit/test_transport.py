@@ -120,6 +120,35 @@ def test_recv_returns_nothing_at_the_end_again_and_again(wire: Wire, timeout: fl
     assert wire.transport.recv(timeout) == b""
 
 
+@pytest.mark.parametrize("recv", [TcpTransport.recv, TcpTransport.recv_now])
+def test_much_is_received_in_large_pieces_and_little_afterwards_in_usual_ones(
+    recv: Callable[[TcpTransport], bytes | None],
+):
+    ours, peer = tcp_pair()
+    transport = TcpTransport(ours)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    pieces: list[int] = []
+
+    def receive(size: int) -> int:
+        """Have so many bytes in the socket, and receive them all."""
+        peer.sendall(b"x" * size)
+        while size:
+            assert transport.wait_readable(5)
+            if size > 200_000:
+                eventually(lambda: len(ours.recv(200_000, socket.MSG_PEEK)) == 200_000)
+            pieces.append(len(recv(transport) or b""))
+            size -= pieces[-1]
+        return max(pieces)
+
+    assert receive(300_000) > 65536
+    assert max(pieces) <= 262144
+    pieces.clear()
+    assert receive(100) == 100
+    assert receive(200_000) <= 131072, "it begins anew with the usual size"
+    transport.close()
+    peer.close()
+
+
 def test_a_broken_connection_is_a_natsync_error_with_its_cause():
     wire = Wire(tcp_pair())
     close_socket(wire.peer, reset=True)
