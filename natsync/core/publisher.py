@@ -149,14 +149,14 @@ class Publisher(Facts):
             subject, data, headers = msg.subject, msg.data, msg.headers
         return self._encode(subject, data, inbox, headers)
 
-    def _put(self, frame: bytes, size: int, *, wait: Deadline | None = None) -> None:
-        """Hand a frame over; with `wait` the caller waits for the answer until then, and pushes the buffer itself."""
+    def _put(self, frame: bytes, size: int, *, deadline: Deadline | None = None, wake: bool = True) -> None:
+        """Hand a frame over, checked and with all patience; without `wake` the caller pushes the buffer itself."""
         engine = self._engine
         while True:
             if size > engine.max_payload and engine.max_payload:
                 engine.check_open()
                 raise MaxPayloadError(size, engine.max_payload)
-            if engine.outbound.put(frame, size, wake=wait is None, deadline=wait):
+            if engine.outbound.put(frame, size, wake=wake, deadline=deadline):
                 return
             engine = self._awake()
 
@@ -230,7 +230,7 @@ class Publisher(Facts):
             if sent:
                 engine.read_for(waiter, timeout)
             else:
-                self._put(frame, size, wait=deadline)
+                self._put(frame, size, deadline=deadline, wake=False)
                 if not mux.has_round:
                     engine.push_and_read_for(waiter, deadline.remaining())
             if not waiter.answered:
@@ -278,11 +278,11 @@ class Publisher(Facts):
             small = size <= engine.max_payload
             if engine.mux.is_alone():
                 if not (small and outbound.send_alone(frame, size)):
-                    self._put(frame, size)
+                    self._put(frame, size, deadline=Deadline(timeout), wake=False)
                     outbound.push()
             # Others are under way: if somebody waits for one of them, he sends all, or else the supervisor does.
             elif not (small and engine.traffic.by_caller and outbound.put_soon(frame, size)):
-                self._put(frame, size)
+                self._put(frame, size, deadline=Deadline(timeout))
             engine.timer.add(future)
         except BaseException:
             engine.mux.leave(future.token)
@@ -334,7 +334,7 @@ class Publisher(Facts):
         )
         try:
             frame, size = self._encode_request(subject, data, replies.inbox, headers)
-            self._put(frame, size, wait=deadline)
+            self._put(frame, size, deadline=deadline, wake=False)
             engine.outbound.push()
         except BaseException:
             replies.close()

@@ -29,7 +29,8 @@ class Registry:
         self._sinks: dict[int, Sink] = {}
         self._sids = itertools.count(1)
         self._stopped: weakref.WeakSet[Sink] = weakref.WeakSet()
-        self._own = 0
+        self.own: set[int] = set()
+        """The sids of natsync's own subscriptions, which stay for good."""
         self._generation = 0
         self._cleared = False
         self._dropped_by_ended = 0
@@ -46,7 +47,8 @@ class Registry:
             if self._cleared:
                 return False
             self._sinks[sink.sid] = sink
-            self._own += sink.subscription is None
+            if sink.subscription is None:
+                self.own.add(sink.sid)
             self._outbound.put_control(encode_sub(sink.subject, sink.queue, sink.sid), self._generation)
             if sink.max_msgs is not None:
                 self._outbound.put_control(encode_unsub(sink.sid, sink.max_msgs), self._generation)
@@ -55,7 +57,7 @@ class Registry:
     @property
     def has_subscriptions(self) -> bool:
         """Whether there is a sink beside natsync's own, which stay for good."""
-        return len(self._sinks) > self._own
+        return len(self._sinks) > len(self.own)
 
     def drain(self, sid: int) -> bool:
         """Tell the server to send no more, but keep the sink for what is under way; say whether it was there."""

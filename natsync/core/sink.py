@@ -238,6 +238,9 @@ class Sink:
         raise NotImplementedError
 
     def _check_end(self) -> None:
+        """To be called when messages have been consumed, and after `_last` was set: whoever is second sees both."""
+        if self._last is None and not self._watchers:
+            return
         with self._lock:
             ended = self._end is None and self._last is not None and not self._pending_msgs_locked()
             if ended:
@@ -314,9 +317,13 @@ class Sink:
         self._bytes_limit = sys.maxsize if size < 0 else size
 
     def _pending_msgs_locked(self) -> int:
+        if not self._turns:
+            return len(self._queue)
         return len(self._queue) + sum(turn.pending for turn in self._turns)
 
     def _pending_bytes_locked(self) -> int:
+        if not self._turns:
+            return self._queue_bytes
         return self._queue_bytes + sum(turn.pending_size_locked() for turn in self._turns)
 
     def _waiting_locked(self) -> int:

@@ -69,6 +69,7 @@ class Parser:
 
     Attributes:
         error: Why the bytes cannot be understood, or None. From then on nothing is parsed any more.
+        only_messages: What the latest `feed` returned are messages and nothing else.
     """
 
     __slots__ = (
@@ -82,6 +83,7 @@ class Parser:
         "_pieces",
         "_short_line",
         "error",
+        "only_messages",
     )
 
     def __init__(
@@ -104,6 +106,7 @@ class Parser:
         self._pieces: list[bytes | bytearray] = []
         self._missing = 0
         self.error: ProtocolError | None = None
+        self.only_messages = True
 
     @property
     def is_idle(self) -> bool:
@@ -113,6 +116,7 @@ class Parser:
     def feed(self, data: bytes) -> list[Operation]:
         """Return the operations that `data` completes, in order; check `error` afterwards. Never raises."""
         operations: list[Operation] = []
+        self.only_messages = True
         if len(data) <= _LONGEST_SINGLE and self._args is None and not self._line and self.error is None:
             single = self._parse_single(data)
             if single is not None:
@@ -150,6 +154,7 @@ class Parser:
             if found is None:
                 found = self._parse_line(line)
                 if not isinstance(found, tuple):
+                    self.only_messages = False
                     append(found)
                     position = end + 1
                     continue
