@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import trustme
 
 from benchmarks import contenders as table
-from benchmarks.environments import NoEnvironmentError, python_of, version_of, versions_of
+from benchmarks.environments import NoEnvironmentError, compile_natsync, python_of, version_of, versions_of
 from benchmarks.results import Results, Series
 from benchmarks.scenarios import CPU, RATE, SECONDS, Scenario
 from benchmarks.worker import ROOT, Worker, WorkerError
@@ -130,6 +130,8 @@ class Bench:
     def _prepare(self, contender: Contender) -> None:
         try:
             python = python_of(contender)
+            if contender.imports == table.NATSYNC:
+                compile_natsync(python)
         except NoEnvironmentError as error:
             self._tell(f"{contender.key} is not measured: {error}")
             return
