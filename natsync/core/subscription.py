@@ -279,7 +279,7 @@ def check_limit(option: str, value: object) -> None:
 
 def check_timeout(option: str, value: object) -> None:
     """Raise ConfigError unless `value` is a finite number above 0."""
-    if type(value) is float and 0.0 < value < math.inf:
+    if (type(value) is float or type(value) is int) and 0 < value < math.inf:
         return  # the usual case; it is looked at in every call that waits
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
         raise ConfigError(f"{option} takes seconds as a number above 0, not {value!r}", option=option)

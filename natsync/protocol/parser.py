@@ -148,6 +148,7 @@ class Parser:
         append, find, known = operations.append, data.find, self._known.get
         found: _Args | _Rare | None
         last: _Args | None = None
+        strangers = 0
         while (end := find(b"\n", position)) >= 0:
             line = data[position:end]
             found = known(line)
@@ -158,6 +159,7 @@ class Parser:
                     append(found)
                     position = end + 1
                     continue
+                strangers += 1
             sid, subject, reply, header_size, size = found
             start = end + 1
             stop = start + size
@@ -174,9 +176,36 @@ class Parser:
             position = stop + 2
             if found is last:
                 position = _take_run(data, position, line, found, operations)
+            elif strangers > 1:
+                position = self._take_strangers(data, position, operations)
+                strangers = 0
             last = found
         if position < len(data):
             self._keep_line(data[position:])
+
+    def _take_strangers(self, data: bytes, position: int, operations: list[Operation]) -> int:
+        """Take messages whose lines do not repeat, as those of replies, and return the position after them.
+
+        Whatever is not a plain line with its whole message after it is left to the loop, and so is a line that may be
+        the beginning of a run.
+        """
+        append, begins_plainly, longest = operations.append, _begins_plainly, self._short_line
+        before = None
+        while (found := begins_plainly(data, position)) is not None:
+            subject, sid, reply, digits = found.groups()
+            start, size = found.end(), int(digits)
+            stop = start + size
+            if data[stop : stop + 2] != _CRLF or size > self._max_payload or start - position > longest:
+                break
+            if reply is not None:
+                append((int(sid), subject.decode(), reply.decode(), None, data[start:stop]))
+            elif subject != before:
+                append((int(sid), subject.decode(), None, None, data[start:stop]))
+                before = subject
+            else:
+                break
+            position = stop + 2
+        return position
 
     def _resume(self, data: bytes, operations: list[Operation]) -> tuple[bytes, int]:
         """Go on with what is under way; return the bytes to parse next, and where."""

@@ -6,7 +6,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natsync.errors import ProtocolError
@@ -285,8 +285,52 @@ class TestLimits:
         """It is emptied when it is full, and takes neither long lines nor those with a reply subject."""
         sent: list[Operation] = [(1, f"{'s' * size}.{index}", reply, None, b"x") for index in range(1000)]
         parser = Parser()
-        assert parser.feed(b"".join(map(encode, sent))) == sent
+        for index in range(0, 1000, 2):  # of many together that do not repeat only the first two are remembered
+            pair = sent[index : index + 2]
+            assert parser.feed(b"".join(map(encode, pair))) == pair
         assert len(parser._known) == remembered
+        parser = Parser()
+        assert parser.feed(b"".join(map(encode, sent))) == sent
+        assert len(parser._known) == min(remembered, 2)
+
+
+PIECES = [
+    b"MSG inbox.%d 1 3\r\nabc\r\n",
+    b"MSG inbox.%d 1 re.1 3\r\nabc\r\n",
+    b"MSG svc 2 re.%d 0\r\n\r\n",
+    b"MSG stream 3 2\r\nxy\r\n" * 7,
+    b"HMSG inbox.%d 1 12 15\r\nNATS/1.0\r\n\r\nabc\r\n",
+    b"PING\r\n",
+    b"msg  inbox.%d 1 3\r\nabc\r\n",
+]
+
+
+class TestLinesThatDoNotRepeat:
+    @settings(max_examples=300, deadline=None)
+    @given(st.lists(st.sampled_from(PIECES), min_size=2, max_size=12), st.integers(0, 40))
+    def test_they_are_read_as_one_by_one(self, pieces: list[bytes], cut: int):
+        data = b"".join(piece % index if b"%d" in piece else piece for index, piece in enumerate(pieces))
+        together, begun = Parser(), Parser()
+        one_by_one, _ = parse(*single_bytes(data))
+        assert together.feed(data) == one_by_one
+        assert together.is_idle
+        assert begun.feed(data[: len(data) - cut]) + begun.feed(data[len(data) - cut :]) == one_by_one
+
+    @pytest.mark.parametrize(
+        "bad",
+        [b"MSG inbox.9 1 4\r\nabc\r\n", b"MSG inbox.9 1 99\r\nabc\r\n", b"MSG inbox.9 0 3\r\nabc\r\n", b"ZOO\r\n"],
+    )
+    def test_what_is_wrong_is_told_after_them(self, bad: bytes):
+        good = b"".join(b"MSG inbox.%d 1 3\r\nabc\r\n" % index for index in range(5))
+        operations, failed = parse(good + bad + b"PONG\r\n", max_payload=50)
+        assert failed
+        assert len(operations) == 5
+
+    def test_a_long_line_is_refused_among_them(self):
+        data = b"".join(b"MSG %s.%d 1 3\r\nabc\r\n" % (b"s" * (index * 10), index) for index in range(1, 8))
+        operations, failed = parse(data, max_control_line=60, max_info_line=60)
+        assert failed
+        assert [len(operation[1]) for operation in operations if isinstance(operation, tuple)] == [12, 22, 32, 42]
 
 
 class TestLinearTime:
