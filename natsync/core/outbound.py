@@ -106,7 +106,8 @@ class Outbound:
 
     # Putting: any thread.
 
-    def put(self, frame: bytes, payload: int, *, wake: bool = True, deadline: Deadline | None = None) -> bool:
+    # Not by name only: that costs a publish 25 ns.
+    def put(self, frame: bytes, payload: int, wake: bool = True, deadline: Deadline | None = None) -> bool:
         """Take a whole publish; say False when the client is dormant, and must connect first.
 
         Args:
@@ -120,14 +121,14 @@ class Outbound:
             NatsTimeoutError: `pending_size` bytes waited for `write_timeout` seconds.
             ConnectionClosedError, ConnectionDrainingError: No more publishes are taken.
         """
-        size = len(frame)
         with self._lock:
-            if self._size + size <= self._limit:
+            size = self._size + len(frame)
+            if size <= self._limit:
                 self._frames.append(frame)
-                self._size += size
+                self._size = size
                 self.out_msgs += 1
                 self.out_bytes += payload
-                if wake and self._asleep:
+                if self._asleep and wake:
                     self._wake_locked()
                 return True
         return self._put_when_fits(frame, payload, deadline)
