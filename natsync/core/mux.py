@@ -19,7 +19,7 @@ from natsync.nuid import next_nuid
 from natsync.protocol.operations import MsgOp
 from natsync.subjects import encode_subject
 
-__all__ = ["Mux", "Waiter"]
+__all__ = ["ExpectedReply", "Mux", "Waiter"]
 
 
 class Waiter(Protocol):
@@ -40,6 +40,29 @@ class Waiter(Protocol):
 
     def fail(self, error: NatsError) -> None:
         """No reply will come."""
+
+
+class ExpectedReply:
+    """The reply to one request, for a thread that receives for itself: known by how it begins, it needs no routing.
+
+    Args:
+        mux: Where the waiter is entered.
+        waiter: Whose thread receives.
+        inbox: Its reply subject.
+    """
+
+    __slots__ = ("_mux", "_subject", "_waiter", "beginning")
+
+    def __init__(self, mux: Mux, waiter: ReplyWaiter, inbox: bytes) -> None:
+        self._mux = mux
+        self._waiter = waiter
+        self._subject = inbox.decode()
+        self.beginning = b"MSG %b %d " % (inbox, mux.sid)
+
+    def take(self, payload: bytes) -> None:
+        """The reply came, with this payload."""
+        if self._mux.leave(self._waiter.token):
+            self._waiter.answer((self._mux.sid, self._subject, None, None, payload))
 
 
 class Mux(Sink):

@@ -48,6 +48,9 @@ class Mode(enum.Enum):
     SHUT = "shut"
 
 
+_LIVE = Mode.LIVE  # Python 3.11 looks long for a member of an enumeration
+
+
 class Pumped(enum.Enum):
     """What one attempt to send came to."""
 
@@ -264,7 +267,7 @@ class Outbound:
                 link = self._link
                 if self._token is not None or self._frames or self._batch is not None or link is None:
                     return False
-                if self._mode is not Mode.LIVE or len(frame) > self._limit:
+                if self._mode is not _LIVE or len(frame) > self._limit:
                     return False
                 self._token = token
                 self.out_msgs += 1

@@ -16,7 +16,7 @@ from natsync.core.dispatcher import Dispatcher
 from natsync.core.event_lane import EventLane
 from natsync.core.lifecycle import Lifecycle
 from natsync.core.link import Link, PingWaiter
-from natsync.core.mux import Mux
+from natsync.core.mux import ExpectedReply, Mux
 from natsync.core.outbound import Outbound
 from natsync.core.read_sink import ReadSink
 from natsync.core.reader import Traffic
@@ -114,11 +114,11 @@ class Parts:
             self.outbound.push()
             self.about_to_wait()
 
-    def read_for(self, waiter: ReplyWaiter, patience: float) -> None:
+    def read_for(self, waiter: ReplyWaiter, patience: float, expected: ExpectedReply) -> None:
         """As `push_and_read_for`, when the question is sent already."""
         link = self.link
         if link is not None and link.reader is not None and self._may_read(link):
-            link.reader.read_for(waiter, patience)
+            link.reader.read_for(waiter, patience, expected)
         else:
             self.about_to_wait()
 

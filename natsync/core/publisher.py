@@ -12,6 +12,7 @@ from natsync.core import process
 from natsync.core.engine import Engine
 from natsync.core.facts import Facts
 from natsync.core.message import DataLike, HeadersLike, Msg, as_bytes
+from natsync.core.mux import ExpectedReply
 from natsync.core.outbound import Mode
 from natsync.core.reply import ReplyWaiter, read_reply
 from natsync.core.request_future import RequestFuture
@@ -224,11 +225,12 @@ class Publisher(Facts):
         waiter = ReplyWaiter()
         mux = engine.mux
         try:
-            frame, size = self._encode_request(subject, data, mux.enter(waiter), headers)
+            inbox = mux.enter(waiter)
+            frame, size = self._encode_request(subject, data, inbox, headers)
             sent = not mux.has_round and size <= engine.max_payload and engine.outbound.send_alone(frame, size)
             deadline = Deadline(timeout)  # what can wait is done while the server is at work
             if sent:
-                engine.read_for(waiter, timeout)
+                engine.read_for(waiter, timeout, ExpectedReply(mux, waiter, inbox))
             else:
                 self._put(frame, size, deadline=deadline, wake=False)
                 if not mux.has_round:

@@ -24,7 +24,7 @@ from natsync.protocol.info import ServerInfo, parse_info
 from natsync.protocol.operations import ErrOp, InfoOp, MsgOp, Operation, PingOp, PongOp
 from natsync.protocol.server_errors import parse_error
 
-__all__ = ["Listener", "Reader", "Traffic"]
+__all__ = ["Expected", "Listener", "Reader", "Traffic"]
 
 _log = logging.getLogger("natsync.reader")
 
@@ -60,6 +60,16 @@ class Awaited(Protocol):
     """What a caller waits for."""
 
     answered: bool
+
+
+class Expected(Protocol):
+    """An answer of which only the payload is not known."""
+
+    beginning: bytes
+    """Its line, up to the size of the payload."""
+
+    def take(self, payload: bytes) -> None:
+        """It came."""
 
 
 class Reader:
@@ -130,9 +140,9 @@ class Reader:
 
     def push_and_read_for(self, waiter: Awaited, patience: float) -> None:
         """Send what waits to be sent, and then as `read_for`."""
-        self._read_for(waiter, patience, push=True)
+        self._read_for(waiter, patience, None, push=True)
 
-    def read_for(self, waiter: Awaited, patience: float) -> None:
+    def read_for(self, waiter: Awaited, patience: float, expected: Expected | None = None) -> None:
         """Do the reader's work on this thread until the answer has come.
 
         Only if nobody else is at work, and for a moment at most: the caller looks, and waits, for itself afterwards. A
@@ -141,10 +151,11 @@ class Reader:
         Args:
             waiter: Whose answer.
             patience: Seconds that the caller has; less than a moment or more.
+            expected: How the answer begins, if that is known.
         """
-        self._read_for(waiter, patience, push=False)
+        self._read_for(waiter, patience, expected, push=False)
 
-    def _read_for(self, waiter: Awaited, patience: float, *, push: bool) -> None:
+    def _read_for(self, waiter: Awaited, patience: float, expected: Expected | None, *, push: bool) -> None:
         gate = self._link.transport.gate
         turn = Turn()
         try:
@@ -158,20 +169,20 @@ class Reader:
             if push:
                 self._outbound.push()
             if not waiter.answered:  # others may have sent the question, and the reader read the answer
-                self._read_until(waiter, turn, max(0.0, min(patience, _MOMENT)))
+                self._read_until(waiter, turn, max(0.0, min(patience, _MOMENT)), expected)
         except NatsError as exc:
             self._link.lose(exc)
         finally:
             if gate is not None and (turn.shut_gate or self._token.holder is turn):
                 self._surely_give_back(turn, gate)
 
-    def _read_until(self, waiter: Awaited, turn: Turn, patience: float) -> None:
+    def _read_until(self, waiter: Awaited, turn: Turn, patience: float, expected: Expected | None) -> None:
         token, transport = self._token, self._link.transport
+        self._traffic.by_caller = True
         deadline: Deadline | None = None
         while transport.wait_readable(patience) and token.begin(turn):
             data = transport.recv_now()
-            if data is not None:
-                self._traffic.by_caller = True
+            if data is not None and (expected is None or not self._take_expected(data, expected)):
                 self._take_in(data)
             token.busy = False
             if waiter.answered:
@@ -180,6 +191,18 @@ class Reader:
             patience = deadline.remaining()
             if not patience:
                 return  # also if there is always more to read
+
+    def _take_expected(self, data: bytes, expected: Expected) -> bool:
+        """Take in bytes that are the expected answer and nothing else, without looking further; else say False."""
+        if not data.startswith(expected.beginning):
+            return False
+        payload = self._link.parser.payload_after(data, expected.beginning)
+        if payload is None:
+            return False
+        self._traffic.msgs += 1
+        self._traffic.bytes += len(payload)
+        expected.take(payload)
+        return True
 
     def _surely_give_back(self, turn: Turn, gate: Gate) -> None:
         """Leave the token free and the gate open, also if the token was taken away, perhaps before it was shut."""

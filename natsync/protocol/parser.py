@@ -130,6 +130,24 @@ class Parser:
                 self.error = error.with_traceback(None)
         return operations
 
+    def payload_after(self, data: bytes, beginning: bytes) -> bytes | None:
+        """Return the payload, if `data` is one whole `MSG` of which only the size is not known: the quickest way.
+
+        Otherwise return None, and take nothing: `feed` takes it then.
+
+        Args:
+            data: As for `feed`; it begins with `beginning`.
+            beginning: The message's line, up to the size.
+        """
+        line, _, rest = data.partition(_CRLF)
+        digits = line[len(beginning) :]
+        if not digits.isdigit() or self._args is not None or self._line or len(data) > _LONGEST_SINGLE:
+            return None
+        size = int(digits)
+        if len(rest) != size + 2 or not rest.endswith(_CRLF) or size > self._max_payload or self.error is not None:
+            return None
+        return rest[:size]
+
     def _parse_single(self, data: bytes) -> MsgOp | None:
         """Read bytes that are one MSG as servers write it; None for whatever else, which is read with more care."""
         found = _begins_plainly(data)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from natsync.core.mux import Mux, Waiter
+from natsync.core.mux import ExpectedReply, Mux, Waiter
 from natsync.core.outbound import Outbound
 from natsync.core.registry import Registry
 from natsync.core.reply import ReplyWaiter, read_reply
@@ -317,3 +317,38 @@ def test_nobody_listens():
     with pytest.raises(NoRespondersError, match="nobody listens on 'foo'") as caught:
         read_reply(reply_to("inbox", b"", NO_RESPONDERS), "foo")
     assert caught.value.subject == "foo"
+
+
+# A thread that receives its reply itself.
+
+
+def test_an_expected_reply_is_known_by_its_line_and_answers_its_waiter():
+    mux = make_mux()
+    waiter = ReplyWaiter()
+    inbox = mux.enter(waiter)
+    expected = ExpectedReply(mux, waiter, inbox)
+    assert expected.beginning == b"MSG %b %d " % (inbox, mux.sid)
+    expected.take(b"answer")
+    assert waiter.answered
+    assert waiter.result() == (mux.sid, inbox.decode(), None, None, b"answer")
+    assert not mux.waiters()
+
+
+def test_an_expected_reply_is_ignored_when_the_waiter_was_failed():
+    mux = make_mux()
+    waiter = ReplyWaiter()
+    expected = ExpectedReply(mux, waiter, mux.enter(waiter))
+    mux.fail_all(closed)
+    expected.take(b"answer")
+    with pytest.raises(ConnectionClosedError):
+        waiter.result()
+
+
+def test_a_drain_hears_of_an_expected_reply():
+    mux = make_mux()
+    left = Recorder()
+    mux.on_leave = lambda: left(len(mux.waiters()))
+    waiter = ReplyWaiter()
+    expected = ExpectedReply(mux, waiter, mux.enter(waiter))
+    expected.take(b"answer")
+    assert left.items == [0]

@@ -333,6 +333,48 @@ class TestLinesThatDoNotRepeat:
         assert [len(operation[1]) for operation in operations if isinstance(operation, tuple)] == [12, 22, 32, 42]
 
 
+class TestAnExpectedMessage:
+    BEGINNING = b"MSG inbox.7 12 "
+
+    def test_its_payload_is_taken(self):
+        parser = Parser()
+        assert parser.payload_after(b"MSG inbox.7 12 3\r\nabc\r\n", self.BEGINNING) == b"abc"
+        assert parser.payload_after(b"MSG inbox.7 12 0\r\n\r\n", self.BEGINNING) == b""
+        assert parser.payload_after(b"MSG inbox.7 12 3\r\na\r\n\r\n", self.BEGINNING) == b"a\r\n"
+        assert parser.is_idle
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"MSG inbox.7 12 3\r\nabc\r\nPING\r\n",
+            b"MSG inbox.7 12 3\r\nabc\r\n" * 2,
+            b"MSG inbox.7 12 3\r\nabc\r",
+            b"MSG inbox.7 12 3\r\nabcd\n",
+            b"MSG inbox.7 12 3\nabc\r\n",
+            b"MSG inbox.7 12 30\r\nabc\r\n",
+            b"MSG inbox.7 12 re 3\r\nabc\r\n",
+            b"MSG inbox.7 12  3\r\nabc\r\n",
+            b"MSG inbox.7 12 -3\r\nabc\r\n",
+            b"MSG inbox.7 12 \r\nabc\r\n",
+            b"MSG inbox.7 12 99\r\n" + b"x" * 99 + b"\r\n",
+            b"MSG inbox.7 12 " + b"9" * 5000 + b"\r\n",
+            b"MSG inbox.7 12 ",
+        ],
+    )
+    def test_whatever_else_comes_is_left_as_it_is(self, data: bytes):
+        parser = Parser(max_payload=50)
+        assert parser.payload_after(data, self.BEGINNING) is None
+        assert parser.is_idle
+        operations, failed = parse(data, max_payload=50)
+        assert (parser.feed(data), parser.error is not None) == (operations, failed)
+
+    @pytest.mark.parametrize("begun", [b"MSG ", b"MSG foo 1 100\r\nab", b"ZOO\r\n"])
+    def test_in_the_middle_of_something_nothing_is_taken(self, begun: bytes):
+        parser = Parser()
+        parser.feed(begun)
+        assert parser.payload_after(b"MSG inbox.7 12 3\r\nabc\r\n", self.BEGINNING) is None
+
+
 class TestLinearTime:
     """The measure is coarse on purpose: ten times the bytes, at most about ten times the time."""
 

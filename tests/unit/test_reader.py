@@ -267,6 +267,48 @@ def test_a_caller_reads_an_answer_that_comes_in_pieces_among_others(bench: Bench
     assert bench.sink.by.items == [threading.get_ident()]
 
 
+class ExpectedMessage(PingWaiter):
+    """An answer that is a message with a line that is known."""
+
+    __slots__ = ("beginning", "payload")
+
+    def __init__(self, beginning: bytes) -> None:
+        super().__init__()
+        self.beginning = beginning
+        self.payload: bytes | None = None
+
+    def take(self, payload: bytes) -> None:
+        self.payload = payload
+        self.pong()
+
+
+@needs_gate
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("before", [b"", MESSAGE])
+def test_an_expected_answer_alone_goes_past_the_routing(bench: Bench, pool: Pool, before: bytes):
+    """Among others it does not, and is delivered as they are."""
+    bench.ask()
+    waiter = ExpectedMessage(b"MSG s 1 ")
+    bench.outbound.push()
+
+    def answer() -> None:
+        bench.peer.recv(100)
+        eventually(lambda: bench.reader._token.holder is not None)
+        bench.peer.sendall(b"MSG t 9 1\r\nx\r\n" + MESSAGE if before else MESSAGE)
+        if before:
+            eventually(lambda: len(bench.sink.by) == 1)
+            bench.peer.sendall(MESSAGE)
+
+    pool.submit(answer)
+    bench.reader.read_for(waiter, LONG, waiter)
+    assert waiter.payload == b"5"
+    assert [bench.next() for _ in bench.sink.by.items] == ([5] if before else [])
+    assert bench.traffic.msgs == (3 if before else 1)
+    assert bench.traffic.bytes == bench.traffic.msgs
+    assert bench.is_asleep()
+    bench.check_reader()
+
+
 @needs_gate
 def test_an_answer_that_does_not_come_holds_nobody_up(bench: Bench):
     """Others' messages flow again after a moment."""
