@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MESSAGES = 2000
 REQUESTS = 300
+WINDOW = 30
+SUBSCRIPTIONS = 100
 PENDING = 20_000
 DATA = b"x" * 16
 DEADLINE = 60.0
@@ -147,8 +149,8 @@ def publish_instructions(server: NatsServer, **more: Any) -> float:
     return instructions.count / MESSAGES
 
 
-def receive_instructions(server: NatsServer, via: str) -> float:
-    """Instructions to receive a message by "callback", "iteration" or "next_msg"."""
+def receive_instructions(server: NatsServer, via: str, *, subscriptions: int = 1) -> float:
+    """Instructions to receive a message by "callback", "iteration" or "next_msg", or by many callbacks in turn."""
     done = threading.Event()
     received = itertools.count(1)
 
@@ -161,10 +163,11 @@ def receive_instructions(server: NatsServer, via: str) -> float:
         Instructions() as instructions,
         natsync.connect(server.url) as client,
     ):
-        subscription = client.subscribe("guard", cb=callback if via == "callback" else None)
+        subjects = wire.subjects("guard", subscriptions)
+        subscription, *_ = [client.subscribe(name, cb=callback if via == "callback" else None) for name in subjects]
         client.flush(DEADLINE)
         with instructions.counting():
-            wire.send_many(sock, [wire.encode_pub("guard", DATA)], MESSAGES)
+            wire.send_many(sock, [wire.encode_pub(name, DATA) for name in subjects], MESSAGES)
             if via == "callback":
                 assert done.wait(DEADLINE)
             elif via == "iteration":
@@ -184,6 +187,18 @@ def request_instructions(server: NatsServer) -> float:
             for _ in range(REQUESTS):
                 client.request("guard", DATA, timeout=DEADLINE)
     return instructions.count / REQUESTS
+
+
+def future_instructions(server: NatsServer) -> float:
+    """Instructions of a `request_future`, and of its result, with many under way at once."""
+    with responder(server), Instructions() as instructions, natsync.connect(server.url) as client:
+        client.request("guard", DATA, timeout=DEADLINE)
+        with instructions.counting():
+            for _ in range(REQUESTS // WINDOW):
+                futures = [client.request_future("guard", DATA, timeout=DEADLINE) for _ in range(WINDOW)]
+                for future in futures:
+                    future.result()
+    return instructions.count / (REQUESTS // WINDOW * WINDOW)
 
 
 def pending_bytes(server: NatsServer) -> float:
@@ -268,8 +283,11 @@ def main() -> int:
         print(f"publish, calls of send()            {publish_sends(server):8.3f}")
         for via in ("callback", "iteration", "next_msg"):
             print(f"receive by {via + ', instructions':<25}{receive_instructions(server, via):8.1f}")
+        many = receive_instructions(server, "callback", subscriptions=SUBSCRIPTIONS)
+        print(f"receive by {f'{SUBSCRIPTIONS} callbacks, instructions':<25}{many:8.1f}")
         print(f"pending message, bytes              {pending_bytes(server):8.1f}")
         print(f"request, instructions               {request_instructions(server):8.1f}")
+        print(f"request_future, instructions        {future_instructions(server):8.1f}")
         for what, count in request_calls(server).items():
             print(f"request, {what:<27}{count:8.3f}")
     return 0
