@@ -122,8 +122,11 @@ class Mux(Sink):
             if waiter is None:
                 continue
             try:
-                if not (waiter.lasting or self.leave(token)):
-                    continue
+                if not waiter.lasting:
+                    if waiters.pop(token, None) is None:
+                        continue  # it was taken out meanwhile
+                    if self.on_leave is not None:
+                        self.on_leave()
                 if type(waiter) is ReplyWaiter:
                     waiter.answer(operation)
                     threads.append(waiter)

@@ -116,7 +116,7 @@ def read_reply(operation: MsgOp, subject: str) -> Msg:
     Raises:
         NoRespondersError: It is the server's word that nobody listens on the request's subject.
     """
-    if is_no_responders(operation[3], operation[4]):
+    if operation[3] is not None and is_no_responders(operation[3], operation[4]):
         raise no_responders(subject)
     return from_operation(operation, None)
 

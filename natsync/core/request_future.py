@@ -61,6 +61,8 @@ class RequestFuture(LeanFuture[Msg]):
         """
         if not self.answered:
             self._parts.push_and_read_for(self, math.inf if timeout is None else timeout)
+        if self.answered and self._exception is None:
+            return self._result  # type: ignore[return-value]
         return super().result(timeout)
 
     # Whoever takes the future out of the mux's table completes it, so none of these meets a future that is done.
@@ -70,7 +72,7 @@ class RequestFuture(LeanFuture[Msg]):
 
     def reply(self, operation: MsgOp) -> None:
         """The reader: the answer."""
-        if is_no_responders(operation[3], operation[4]):
+        if operation[3] is not None and is_no_responders(operation[3], operation[4]):
             self.fail(no_responders(self._subject))
         else:
             self.set_result(from_operation(operation, None))
