@@ -122,11 +122,8 @@ class Mux(Sink):
             if waiter is None:
                 continue
             try:
-                if not waiter.lasting:
-                    if waiters.pop(token, None) is None:
-                        continue  # it was taken out meanwhile
-                    if self.on_leave is not None:
-                        self.on_leave()
+                if not (waiter.lasting or self.leave(token)):
+                    continue
                 if type(waiter) is ReplyWaiter:
                     waiter.answer(operation)
                     threads.append(waiter)

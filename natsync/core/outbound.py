@@ -48,6 +48,8 @@ class Mode(enum.Enum):
     SHUT = "shut"
 
 
+# Whoever sends does so for the others, too, who put something meanwhile; at most so many times in one go.
+_MORE = 3
 _LIVE = Mode.LIVE  # Python 3.11 looks long for a member of an enumeration
 
 
@@ -250,7 +252,10 @@ class Outbound:
     # Sending: whoever holds the token.
 
     def push(self) -> None:
-        """Send what there is without waiting, if nobody else is sending; the rest is left to the supervisor."""
+        """Send what there is without waiting, and what others add meanwhile, if nobody else is sending.
+
+        The rest is left to the supervisor.
+        """
         self._pump(live_only=True)
 
     def send_alone(self, frame: bytes, payload: int) -> bool:
@@ -272,18 +277,22 @@ class Outbound:
                 self._token = token
                 self.out_msgs += 1
                 self.out_bytes += payload
-            sent = link.transport.send(frame)
-            self.sent_bytes += sent
-        except NatsError as exc:
-            sent = 0
-            if link is not None:
+            try:
+                sent = link.transport.send(frame)
+                self.sent_bytes += sent
+            except NatsError as exc:
+                sent = 0
                 link.lose(exc)
+            if sent < len(frame):
+                self._keep_rest(token, frame, sent)
+            elif self._frames:
+                self._send_more(token, link)
+            return True
         finally:
             if self._token is token:
-                if sent is not None and sent < len(frame):
-                    self._keep_rest(token, frame, sent)
-                self._end_turn(token, link, interrupted=sent is None)
-        return True
+                if sent is None and link is not None:
+                    link.lose(_interrupted(link))
+                self._end_turn(token)
 
     def _keep_rest(self, token: object, frame: bytes, sent: int) -> None:
         batch = Batch([frame])
@@ -299,8 +308,6 @@ class Outbound:
 
     def _pump(self, *, live_only: bool) -> Pumped:
         token = object()
-        outcome: Pumped | None = None
-        link: Link | None = None
         try:
             with self._lock:
                 if self._token is not None:
@@ -312,10 +319,24 @@ class Outbound:
                 self._token = token
                 batch = self._batch or self._take_locked(link)
             outcome = self._send(batch, link)
+            if live_only and outcome is Pumped.SENT and self._frames:
+                self._send_more(token, link)
             return outcome
         finally:
             if self._token is token:
-                self._end_turn(token, link, interrupted=outcome is None)
+                self._end_turn(token)
+
+    def _send_more(self, token: object, link: Link) -> None:
+        """Send what others have added meanwhile, who would have to wait for the supervisor; but not for ever."""
+        for _ in range(_MORE):
+            with self._lock:
+                self._account_locked()
+                # No more on a link that is being taken down: what waits goes to the next one.
+                if self._token is not token or self._mode is not _LIVE or self._batch is not None or not self._frames:
+                    return
+                batch = self._take_locked(link)
+            if self._send(batch, link) is not Pumped.SENT:
+                return
 
     def _take_locked(self, link: Link) -> Batch:
         batch = Batch(self._frames)
@@ -335,8 +356,9 @@ class Outbound:
             sent = 0
             link.lose(exc)
         finally:
-            if sent is None:
-                batch.give_up()  # Ctrl-C: what the socket took is not known, so none of it may be sent again
+            if sent is None:  # Ctrl-C: what the socket took is not known, so none of it may be sent again
+                batch.give_up()
+                link.lose(_interrupted(link))
         batch.sent += sent
         self.sent_bytes += sent
         return Pumped.SENT if sent else Pumped.FULL
@@ -353,10 +375,8 @@ class Outbound:
             self._settling.append(latch)
         latch.wait(_TOKEN_LOST)
 
-    def _end_turn(self, token: object, link: Link | None, *, interrupted: bool) -> None:
-        """Give the token back; Ctrl-C may have ended the turn, and may strike here, too."""
-        if interrupted and link is not None:
-            link.lose(_interrupted(link))
+    def _end_turn(self, token: object) -> None:
+        """Give the token back, also if Ctrl-C strikes here."""
         interrupt: BaseException | None = None
         while self._token is token:
             try:

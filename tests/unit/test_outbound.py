@@ -578,22 +578,68 @@ def test_push_sends_nothing_before_the_buffer_is_flushed(wire: Wire):
     assert numbers(wire.received()) == [1]
 
 
-def test_one_sends_at_a_time_and_what_comes_meanwhile_is_left_to_the_supervisor(wires: Callable[..., Wire]):
+@pytest.mark.parametrize("begin", [put_and_push, lambda outbound, frame: outbound.send_alone(frame, 7)])
+def test_one_sends_at_a_time_for_all(wires: Callable[..., Wire], begin: Callable[[Outbound, bytes], bool]):
     wire = wires(transport=GatedTransport)
     assert isinstance(wire.transport, GatedTransport)
     wakeup = Wakeup()
     outbound = make_outbound(wakeup=wakeup)
     go_live(outbound, wire)
-    thread, _ = in_thread(lambda: put_and_push(outbound, pub(1)))
+    wakeup.wait(0)
+    thread, _ = in_thread(lambda: begin(outbound, pub(1)))
     assert wire.transport.sending.wait(5)
     assert put_and_push(outbound, pub(2))
     assert outbound.pump() is Pumped.BUSY
     assert outbound.sleep(), "the supervisor sleeps while another sends"
     wire.transport.passing.set()
     finish(thread)
-    assert wakeup.wait(0), "whoever sent wakes the supervisor for what came meanwhile"
-    pump_all(outbound)
     assert numbers(wire.received()) == [1, 2]
+    assert not wakeup.wait(0), "nothing is left for the supervisor"
+
+
+class BusyTransport(TcpTransport):
+    """A TCP transport during each of whose sends something is published."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.publish: Callable[[int], object] = id
+        self.sends = 0
+
+    def send(self, data: bytes | memoryview) -> int:
+        self.sends += 1
+        self.publish(self.sends)
+        return super().send(data)
+
+
+@pytest.mark.parametrize("begin", [put_and_push, lambda outbound, frame: outbound.send_alone(frame, 7)])
+def test_nobody_sends_for_the_others_for_ever(wires: Callable[..., Wire], begin: Callable[[Outbound, bytes], bool]):
+    wire = wires(transport=BusyTransport)
+    assert isinstance(wire.transport, BusyTransport)
+    wakeup = Wakeup()
+    outbound = make_outbound(wakeup=wakeup)
+    go_live(outbound, wire)
+    wakeup.wait(0)
+    wire.transport.publish = lambda number: put(outbound, pub(number))
+    assert begin(outbound, pub(0))
+    assert wire.transport.sends == 4
+    assert outbound.size == 40
+    assert not outbound.sleep(), "the supervisor has the rest to send"
+    wire.transport.publish = id
+    pump_all(outbound)
+    assert numbers(wire.received()) == [0, 1, 2, 3, 4]
+
+
+def test_what_is_left_by_a_sender_wakes_the_sleeping_supervisor(wires: Callable[..., Wire]):
+    wire = wires(transport=BusyTransport)
+    assert isinstance(wire.transport, BusyTransport)
+    wakeup = Wakeup()
+    outbound = make_outbound(wakeup=wakeup)
+    go_live(outbound, wire)
+    assert outbound.sleep()
+    wakeup.wait(0)
+    wire.transport.publish = lambda number: outbound.put(pub(number), 7, wake=False)
+    put_and_push(outbound, pub(0))
+    assert wakeup.wait(0)
 
 
 def test_what_the_socket_does_not_take_is_left_to_the_supervisor(wire: Wire):
