@@ -1011,7 +1011,7 @@ def test_what_the_server_has_answered_is_not_called_unsent(stuck: tuple[Outbound
 def test_a_sender_that_does_not_come_back_is_not_waited_for(
     stuck: tuple[Outbound, Wire, threading.Thread], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("natsync.core.outbound._TOKEN_LOST", 0.05)
+    monkeypatch.setattr("natsync.core.sending._TOKEN_LOST", 0.05)
     outbound, _, _ = stuck
     outbound.settle()
     settling, _ = in_thread(outbound.settle)
@@ -1022,7 +1022,7 @@ def test_a_sender_that_does_not_come_back_is_not_waited_for(
 def test_a_sender_that_does_not_come_back_costs_the_link(
     stuck: tuple[Outbound, Wire, threading.Thread], wires: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("natsync.core.outbound._TOKEN_LOST", 0.05)
+    monkeypatch.setattr("natsync.core.sending._TOKEN_LOST", 0.05)
     outbound, wire, sender = stuck
     start = time.monotonic()
     eventually(lambda: look(outbound, wire.link))
@@ -1048,7 +1048,7 @@ def test_what_a_sender_that_is_late_may_have_sent_is_not_sent_again(
     step: str,
 ):
     """On a busy machine it may come back from the socket long after the connection has been given up."""
-    monkeypatch.setattr("natsync.core.outbound._TOKEN_LOST", 0.05)
+    monkeypatch.setattr("natsync.core.sending._TOKEN_LOST", 0.05)
     outbound, wire, sender = stuck
     put(outbound, pub(2))  # behind what is being sent
     if step == "shut":
@@ -1069,13 +1069,13 @@ def test_a_process_that_was_stopped_for_a_while_does_not_accuse_its_sender(
     stuck: tuple[Outbound, Wire, threading.Thread], monkeypatch: pytest.MonkeyPatch
 ):
     """Much time may pass between two looks without anybody having had a chance to go on."""
-    monkeypatch.setattr("natsync.core.outbound._TOKEN_LOST", -1.0)
+    monkeypatch.setattr("natsync.core.sending._TOKEN_LOST", -1.0)
     outbound, wire, _ = stuck
     assert [look(outbound, wire.link) for _ in range(3)] == [False, False, True]
 
 
 def test_every_sender_has_its_own_time(wires: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("natsync.core.outbound._TOKEN_LOST", -1.0)
+    monkeypatch.setattr("natsync.core.sending._TOKEN_LOST", -1.0)
     wire = wires(1, transport=GatedTransport)
     assert isinstance(wire.transport, GatedTransport)
     outbound = make_outbound()
