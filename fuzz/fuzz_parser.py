@@ -3,6 +3,7 @@
 What must hold for every input:
 
 * The parser never raises, and any split of the bytes gives the same operations and the same verdict.
+* A message whose line is known beforehand has the same payload when it is taken by that line.
 * What was parsed and is written again as a server would is parsed to the same operations.
 * Header blocks, INFO, -ERR and the handshake raise nothing but NatsError, and take no more than they allow.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import sys
 import tempfile
 import zlib
@@ -29,6 +31,8 @@ with atheris.instrument_imports(include=["natsync.protocol", "natsync.headers", 
     from natsync.protocol.parser import Parser
     from natsync.protocol.server_errors import parse_error, reaction
 
+is_beginning = re.compile(rb"MSG ([!-~]+) ([1-9][0-9]{0,17}) ").match
+
 HERE = Path(__file__).parent
 SMALL_LIMITS = {"max_payload": 40, "max_control_line": 24, "max_info_line": 32}
 
@@ -37,6 +41,8 @@ def test_one_input(data: bytes) -> None:
     """Check everything for one input."""
     operations = check_splits(data)
     check_splits(data, **SMALL_LIMITS)
+    check_expected(data)
+    check_expected(data, **SMALL_LIMITS)
     check_round_trip(operations)
     for operation in operations:
         check_content(operation)
@@ -60,6 +66,15 @@ def check_splits(data: bytes, **limits: int) -> list[Operation]:
     edges = [0, *sorted(chooser.choices(range(len(data) + 1), k=4)), len(data)]
     assert parse([data[start:end] for start, end in zip(edges, edges[1:])], **limits) == whole  # noqa: B905, RUF007
     return whole[0]
+
+
+def check_expected(data: bytes, **limits: int) -> None:
+    words = is_beginning(data)
+    if words is None:
+        return
+    payload = Parser(**limits).payload_after(data, words[0])
+    if payload is not None:
+        assert parse([data], **limits) == ([(int(words[2]), words[1].decode(), None, None, payload)], False)
 
 
 def check_round_trip(operations: list[Operation]) -> None:

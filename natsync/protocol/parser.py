@@ -141,10 +141,10 @@ class Parser:
         """
         line, _, rest = data.partition(_CRLF)
         digits = line[len(beginning) :]
-        if not digits.isdigit() or self._args is not None or self._line or len(data) > _LONGEST_SINGLE:
+        if not digits.isdigit() or len(data) > _LONGEST_SINGLE or len(line) > self._short_line:
             return None
         size = int(digits)
-        if len(rest) != size + 2 or not rest.endswith(_CRLF) or size > self._max_payload or self.error is not None:
+        if len(rest) != size + 2 or not rest.endswith(_CRLF) or size > self._max_payload or not self.is_idle:
             return None
         return rest[:size]
 

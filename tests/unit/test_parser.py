@@ -368,6 +368,10 @@ class TestAnExpectedMessage:
         operations, failed = parse(data, max_payload=50)
         assert (parser.feed(data), parser.error is not None) == (operations, failed)
 
+    def test_a_line_that_is_too_long_is_left_to_be_refused(self):
+        parser = Parser(max_control_line=15, max_info_line=15)
+        assert parser.payload_after(b"MSG inbox.7 12 3\r\nabc\r\n", self.BEGINNING) is None
+
     @pytest.mark.parametrize("begun", [b"MSG ", b"MSG foo 1 100\r\nab", b"ZOO\r\n"])
     def test_in_the_middle_of_something_nothing_is_taken(self, begun: bytes):
         parser = Parser()
