@@ -47,7 +47,12 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if request.node.stash.get(_has_failed, False):
         return  # its traceback keeps alive what the test held, and the failure is news enough
-    eventually(lambda: not describe_leaks(threads, sockets), 2.0, "the test leaves something behind")
+    try:
+        eventually(lambda: not describe_leaks(threads, sockets), 2.0)
+    except AssertionError:
+        left = describe_leaks(threads, sockets)
+        if left:
+            pytest.fail(f"the test leaves something behind: {left}", pytrace=False)
 
 
 @pytest.fixture

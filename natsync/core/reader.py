@@ -32,6 +32,8 @@ _log = logging.getLogger("natsync.reader")
 _MOMENT = 0.005
 # The reader finds bytes and another thread at work on them: it looks again after so many seconds at the latest.
 _LOOK_AGAIN = 0.05
+# So often it looks when the link is lost, and ends then.
+_LAST_LOOKS = 10
 
 _sid_of = operator.itemgetter(0)
 _block_of = operator.itemgetter(3)
@@ -124,8 +126,22 @@ class Reader:
                 self._take_in(data)
             token.give_back(turn)
             gate.wait()
-            while not (token.take(turn) and token.begin(turn)):
-                token.wait_returned(_LOOK_AGAIN)
+            if not self._take_turn():
+                return
+
+    def _take_turn(self) -> bool:
+        """Wait until nobody else reads; False when the link is lost and whoever reads from it does not come back.
+
+        Ctrl-C may strike the main thread just as it is about to give the token back; the next link has a new token.
+        """
+        token, turn = self._token, self._turn
+        looks = 0
+        while not (token.take(turn) and token.begin(turn)):
+            looks += self._link.is_lost
+            if looks > _LAST_LOOKS:
+                return False
+            token.wait_returned(_LOOK_AGAIN)
+        return True
 
     def _take_in(self, data: bytes | None) -> None:
         link = self._link

@@ -141,7 +141,7 @@ class Parser:
         """
         line, _, rest = data.partition(_CRLF)
         digits = line[len(beginning) :]
-        if not digits.isdigit() or len(data) > _LONGEST_SINGLE or len(line) > self._short_line:
+        if not digits.isdigit() or len(data) > _LONGEST_SINGLE or len(line) >= self._short_line:
             return None
         size = int(digits)
         if len(rest) != size + 2 or not rest.endswith(_CRLF) or size > self._max_payload or not self.is_idle:

@@ -475,8 +475,9 @@ def test_ctrl_c_in_a_call_costs_no_future(
         with contextlib.suppress(KeyboardInterrupt, NatsTimeoutError, ConnectionReconnectingError):
             call()
     for future in futures:
-        with contextlib.suppress(NatsTimeoutError):
-            future.result(PATIENCE)
+        for _ in range(2):  # where the reader was faster than flush(), the blow falls here
+            with contextlib.suppress(KeyboardInterrupt, NatsTimeoutError):
+                future.result(PATIENCE)
         assert future.done()
 
 

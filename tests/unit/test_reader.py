@@ -267,6 +267,27 @@ def test_a_caller_reads_an_answer_that_comes_in_pieces_among_others(bench: Bench
     assert bench.sink.by.items == [threading.get_ident()]
 
 
+@needs_gate
+@pytest.mark.usefixtures("patient")
+def test_a_caller_struck_as_it_gives_the_token_back_does_not_keep_the_reader(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    """The connection has ended just before, so nobody else would ever ask for the token."""
+
+    def struck(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench.reader, "_surely_give_back", struck)
+    waiter = bench.ask()
+    bench.peer.close()
+    with pytest.raises(KeyboardInterrupt):
+        bench.reader.push_and_read_for(waiter, LONG)
+    assert bench.reader._token.busy
+    bench.link.lose(None)
+    bench.link.end()
+    assert bench.is_over
+
+
 class ExpectedMessage(PingWaiter):
     """An answer that is a message with a line that is known."""
 
