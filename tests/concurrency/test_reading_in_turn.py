@@ -109,6 +109,12 @@ def is_read_by_caller(client: Client) -> bool:
     return holder is not None and holder is not reader._turn
 
 
+def is_read_by_nobody(client: Client) -> bool:
+    """The reader's thread sleeps, so that the next caller may read for itself; on a busy machine that takes a while."""
+    reader: Any = client._engine.link.reader if client._engine.link is not None else None
+    return reader is not None and reader._token.holder is None
+
+
 def check_usable(client: Client) -> None:
     sub = client.subscribe("turn.usable")
     client.publish("turn.usable", b"still")
@@ -339,6 +345,7 @@ def test_the_connection_is_lost_while_a_caller_reads(proxy: FaultProxy, connect:
     client = connect(proxy.url, reconnect_time_wait=0.01, reconnect_jitter=0.0)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for number in range(1, 6):
+            eventually(lambda: is_read_by_nobody(client))
             asking = pool.submit(ask_in_vain, client, 1.0)
             eventually(lambda: is_read_by_caller(client))
             proxy.cut()
@@ -360,6 +367,7 @@ def test_the_connection_is_lost_while_a_caller_reads(proxy: FaultProxy, connect:
 def test_the_client_is_closed_while_a_caller_reads(nats_server: NatsServer, connect: Connect) -> None:
     client = connect(nats_server.url)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        eventually(lambda: is_read_by_nobody(client))
         asking = pool.submit(client.request, "turn.silent", timeout=PATIENCE)
         eventually(lambda: is_read_by_caller(client))
         begin = time.monotonic()
@@ -506,6 +514,7 @@ def test_a_handler_that_takes_its_time_does_not_hold_other_threads_up(
         thread.start()
         return done.wait(PATIENCE)
 
+    eventually(lambda: is_read_by_nobody(client))
     handler.soon(dawdle)
     begin = time.monotonic()
     ask_in_vain(client, 1.0)
