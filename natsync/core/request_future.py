@@ -95,8 +95,11 @@ class RequestFuture(LeanFuture[Msg]):
         """Give the request up, if it is not answered yet; its reply is ignored."""
         if not self._parts.mux.leave(self.token):
             return self.cancelled()
-        super().cancel()
-        self.set_running_or_notify_cancel()  # tells concurrent.futures.wait
+        try:
+            super().cancel()
+        finally:
+            super().cancel()  # again, if Ctrl-C struck: nobody else looks after it any more
+            self.set_running_or_notify_cancel()  # tells concurrent.futures.wait
         return True
 
     def add_done_callback(self, fn: Callable[[Future[Msg]], Any]) -> None:
@@ -135,19 +138,21 @@ class FutureTimer:
         """Take note of a future's time, which the mux knows already; starts the thread at the first one."""
         if self._started and future.expires_at >= self._due_at:
             return  # a sweep that begins meanwhile finds it in the mux
-        with self._lock:
-            first, self._started = not self._started, True
-            earlier = future.expires_at < self._due_at
-            if earlier:
-                self._due_at = future.expires_at
-        if first:
-            try:
+        first = False
+        try:
+            with self._lock:
+                first, self._started = not self._started, True
+                earlier = future.expires_at < self._due_at
+                if earlier:
+                    self._due_at = future.expires_at
+            if first:
                 self.thread.start()
-            except BaseException:
+            elif earlier:
+                self._wakeup.set()
+        except BaseException:  # no more threads, or Ctrl-C: the next future starts it
+            if first and self.thread.ident is None:
                 self._started = False
-                raise
-        elif earlier:
-            self._wakeup.set()
+            raise
 
     def stop(self) -> None:
         self._stopped = True

@@ -110,32 +110,37 @@ class Sending:
         short as can be: the caller waits for the answer to what this sends.
         """
         token = object()
-        sent: int | None = None
+        size = len(frame)
         link: Link | None = None
+        is_settled = False
         try:
             with self._lock:
                 link = self._link
                 if self._token is not None or self._frames or self._batch is not None or link is None:
                     return False
-                if self._mode is not _LIVE or len(frame) > self._limit:
+                if self._mode is not _LIVE or size > self._limit:
                     return False
                 self._token = token
                 self.out_msgs += 1
                 self.out_bytes += payload
+            failure: NatsError | None = None
             try:
                 sent = link.transport.send(frame)
-                self.sent_bytes += sent
             except NatsError as exc:
-                sent = 0
-                link.lose(exc)
-            if sent < len(frame):
+                sent, failure = 0, exc
+            is_settled = sent == size  # no call between the two stores: until all of it is known, Ctrl-C costs the link
+            self.sent_bytes += sent
+            if not is_settled:
                 self._keep_rest(token, frame, sent)
+                is_settled = True
             elif self._frames:
                 self._send_more(token, link)
+            if failure is not None:
+                link.lose(failure)
             return True
         finally:
             if self._token is token:
-                if sent is None and link is not None:
+                if not is_settled and link is not None:
                     link.lose(_interrupted(link))
                 self._end_turn(token)
 
@@ -153,6 +158,8 @@ class Sending:
 
     def _pump(self, *, live_only: bool) -> Pumped:
         token = object()
+        outcome: Pumped | None = None
+        link: Link | None = None
         try:
             with self._lock:
                 if self._token is not None:
@@ -169,19 +176,29 @@ class Sending:
             return outcome
         finally:
             if self._token is token:
+                if outcome is None and link is not None:
+                    link.lose(_interrupted(link))
                 self._end_turn(token)
 
     def _send_more(self, token: object, link: Link) -> None:
         """Send what others have added meanwhile, who would have to wait for the supervisor; but not for ever."""
-        for _ in range(_MORE):
-            with self._lock:
-                self._account_locked()
-                # No more on a link that is being taken down: what waits goes to the next one.
-                if self._token is not token or self._mode is not _LIVE or self._batch is not None or not self._frames:
+        outcome: Pumped | None = Pumped.SENT
+        try:
+            for _ in range(_MORE):
+                with self._lock:
+                    self._account_locked()
+                    # No more on a link that is being taken down: what waits goes to the next one.
+                    mine = self._token is token and self._mode is _LIVE
+                    if not mine or self._batch is not None or not self._frames:
+                        return
+                    outcome = None
+                    batch = self._take_locked(link)
+                outcome = self._send(batch, link)
+                if outcome is not Pumped.SENT:
                     return
-                batch = self._take_locked(link)
-            if self._send(batch, link) is not Pumped.SENT:
-                return
+        finally:
+            if outcome is None:
+                link.lose(_interrupted(link))
 
     def _take_locked(self, link: Link) -> Batch:
         batch = Batch(self._frames)
@@ -201,9 +218,8 @@ class Sending:
             sent = 0
             link.lose(exc)
         finally:
-            if sent is None:  # Ctrl-C: what the socket took is not known, so none of it may be sent again
-                batch.give_up()
-                link.lose(_interrupted(link))
+            if sent is None:
+                batch.give_up()  # Ctrl-C: what the socket took is not known, so none of it may be sent again
         batch.sent += sent
         self.sent_bytes += sent
         return Pumped.SENT if sent else Pumped.FULL
@@ -269,6 +285,7 @@ class Sending:
             if self._token is None and self._link is not None and (self._frames or self._batch is not None):
                 return False
             self._asleep = True
+            self._is_soft = False  # one who was slow may have set it since `awake`
             return True
 
     def is_in_no_hurry(self) -> bool:
@@ -292,13 +309,16 @@ class Sending:
                 self._suspect, self._suspect_since, self._suspect_looks = self._token, now, 0
             self._suspect_looks += 1
             lost = self._suspect_looks >= _LOOKS and now - self._suspect_since > _TOKEN_LOST
-            link = self._link
-            if lost:
+            suspect, link = self._suspect, self._link
+        if not lost or suspect is None:
+            return
+        if link is not None:
+            link.lose(_interrupted(link))  # before anybody can send after what was perhaps sent in part
+        with self._lock:
+            if self._token is suspect:
                 self._token = None
                 if self._batch is not None:
                     self._batch.give_up()
-        if lost and link is not None:
-            link.lose(_interrupted(link))
 
     # Taking a link down.
 

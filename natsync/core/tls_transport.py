@@ -136,10 +136,14 @@ class TlsTransport:
         """
         view = memoryview(data)
         with self._lock:
-            self._flush_locked()
-            if not self._unsent:
-                self._encrypt_locked(view[self._gone : self._gone + _BURST])
+            try:
                 self._flush_locked()
+                if not self._unsent:
+                    self._encrypt_locked(view[self._gone : self._gone + _BURST])
+                    self._flush_locked()
+            except NatsError:
+                if not self._gone:
+                    raise  # otherwise the next call does: what is gone must be known, or it would be sent again
             gone, self._gone = self._gone, 0
         return gone
 

@@ -809,6 +809,74 @@ def test_ctrl_c_in_a_publish_sent_alone_costs_the_connection_and_sends_nothing_t
     assert numbers(second.received()) == [2]
 
 
+@pytest.mark.parametrize("room", [10, 0])
+def test_ctrl_c_before_the_rest_of_a_publish_sent_alone_is_kept_costs_the_connection(
+    wires: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch, room: int
+):
+    """Otherwise the next frame would be taken for the rest of this one."""
+    wire = wires(1, transport=RationedTransport)
+    assert isinstance(wire.transport, RationedTransport)
+    outbound = make_outbound()
+    go_live(outbound, wire)
+    wire.transport.room = room
+    monkeypatch.setattr(outbound, "_keep_rest", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        outbound.send_alone(pub(1), 7)
+    assert wire.link.is_lost
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("begin", [Outbound.push, lambda outbound: outbound.send_alone(pub(7), 7)])
+def test_ctrl_c_between_taking_pings_and_noting_them_costs_the_connection(
+    wires: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch, begin: Callable[[Outbound], object]
+):
+    """Otherwise each PONG would be taken for that of the next PING, and a flush would return too early."""
+    wire = wires(transport=BusyTransport)
+    assert isinstance(wire.transport, BusyTransport)
+    outbound = make_outbound()
+    go_live(outbound, wire)
+    monkeypatch.setattr(wire.link, "expect_pongs", interrupt)
+    wire.transport.publish = lambda _: outbound.put_ping(PingWaiter(), wake=False)
+    if begin is Outbound.push:
+        outbound.put_ping(PingWaiter(), wake=False)
+    with pytest.raises(KeyboardInterrupt):
+        begin(outbound)
+    assert wire.link.is_lost
+
+
+class HurriedWakeup(Wakeup):
+    """The supervisor's signal; he runs between its giving and the next step of whoever gave it."""
+
+    __slots__ = ("runs",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: Callable[[], object] = dict
+
+    def set(self) -> None:
+        super().set()
+        self.runs()
+
+
+def test_a_supervisor_that_is_faster_than_who_woke_him_softly_is_woken_again(wire: Wire):
+    wakeup = HurriedWakeup()
+    outbound = make_outbound(wakeup=wakeup)
+    go_live(outbound, wire)
+    assert outbound.sleep()
+    wakeup.wait(0)
+    wakeup.runs = outbound.awake
+    assert outbound.put_soon(pub(1), 7)
+    assert wakeup.wait(0)
+    wakeup.runs = dict
+    pump_all(outbound)
+    assert outbound.sleep()
+    assert outbound.put_soon(pub(2), 7)
+    assert wakeup.wait(0), "otherwise nobody would send it"
+
+
 # A loss.
 
 
@@ -1038,6 +1106,25 @@ def test_a_sender_that_does_not_come_back_costs_the_link(
     pump_all(outbound)
     assert numbers(second.received()) == [2], "what it may have sent is not sent again"
     assert outbound.size == 0
+
+
+def test_nobody_sends_on_a_link_whose_sender_did_not_come_back(
+    wires: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+):
+    """The link is lost before the token is free: the frame may have been sent in part."""
+    monkeypatch.setattr("natsync.core.sending._TOKEN_LOST", 0.05)
+    wire = wires(1, transport=GatedTransport)
+    assert isinstance(wire.transport, GatedTransport)
+    outbound = make_outbound()
+    go_live(outbound, wire)
+    sender, _ = in_thread(lambda: outbound.send_alone(pub(1), 7))
+    assert wire.transport.sending.wait(5)
+    sent: list[bool] = []
+    monkeypatch.setattr(wire.link, "_wake", lambda: sent.append(outbound.send_alone(pub(9), 7)))
+    eventually(lambda: look(outbound, wire.link))
+    assert sent == [False]
+    wire.transport.passing.set()
+    finish(sender)
 
 
 @pytest.mark.parametrize("step", ["down", "shut"])
