@@ -270,7 +270,7 @@ def test_a_caller_reads_an_answer_that_comes_in_pieces_among_others(bench: Bench
 @needs_gate
 @pytest.mark.usefixtures("patient")
 def test_a_caller_struck_as_it_gives_the_token_back_does_not_keep_the_reader(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ):
     """The connection has ended just before, so nobody else would ever ask for the token."""
 
@@ -279,7 +279,12 @@ def test_a_caller_struck_as_it_gives_the_token_back_does_not_keep_the_reader(
 
     monkeypatch.setattr(bench.reader, "_surely_give_back", struck)
     waiter = bench.ask()
-    bench.peer.close()
+
+    def end() -> None:
+        eventually(lambda: not bench.is_asleep())
+        bench.peer.close()
+
+    pool.submit(end)
     with pytest.raises(KeyboardInterrupt):
         bench.reader.push_and_read_for(waiter, LONG)
     assert bench.reader._token.busy
