@@ -147,10 +147,14 @@ class Reader:
         link = self._link
         if not data:
             raise NatsConnectionError("the server closed the connection", server=link.url)
-        operations = link.parser.feed(data)
-        self._route(operations, only_messages=link.parser.only_messages)
-        if link.parser.error is not None:
-            raise link.parser.error
+        parser = link.parser
+        operations = parser.feed(data)
+        if parser.stream is not None:
+            self._deliver(parser.stream[0], operations, parser.stream[1])  # type: ignore[arg-type]
+        else:
+            self._route(operations, only_messages=parser.only_messages)
+        if parser.error is not None:
+            raise parser.error
 
     # A caller's thread.
 
@@ -271,7 +275,7 @@ class Reader:
             self._deliver_one(operation)
             return
         if only_messages and len(set(map(_sid_of, operations))) == 1:  # type: ignore[arg-type]
-            self._deliver(operations[0][0], operations)  # type: ignore[index,arg-type]
+            self._deliver(operations[0][0], operations, _size_of(operations))  # type: ignore[index,arg-type]
         else:
             self._route_mixed(operations)
 
@@ -304,7 +308,7 @@ class Reader:
             if len(batch) == 1:
                 self._deliver_one(batch[0])
             else:
-                self._deliver(sid, batch)
+                self._deliver(sid, batch, _size_of(batch))
         batches.clear()
 
     def _deliver_one(self, operation: MsgOp) -> None:
@@ -317,8 +321,7 @@ class Reader:
         if sink is not None:
             sink.deliver([operation], size)
 
-    def _deliver(self, sid: int, batch: list[MsgOp]) -> None:
-        size = sum(map(len, map(_data_of, batch))) + sum(map(len, filter(None, map(_block_of, batch))))
+    def _deliver(self, sid: int, batch: list[MsgOp], size: int) -> None:
         self._traffic.msgs += len(batch)
         self._traffic.bytes += size
         sink = self._find(sid)
@@ -341,3 +344,7 @@ class Reader:
         waiter = link.pongs.popleft() if link.pongs else None
         if waiter is not None:
             waiter.pong()
+
+
+def _size_of(batch: list[MsgOp]) -> int:
+    return sum(map(len, map(_data_of, batch))) + sum(map(len, filter(None, map(_block_of, batch))))

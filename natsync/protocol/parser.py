@@ -70,6 +70,7 @@ class Parser:
     Attributes:
         error: Why the bytes cannot be understood, or None. From then on nothing is parsed any more.
         only_messages: What the latest `feed` returned are messages and nothing else.
+        stream: If they all had the same line: their sid, and their bytes of headers and data together; else None.
     """
 
     __slots__ = (
@@ -84,6 +85,7 @@ class Parser:
         "_short_line",
         "error",
         "only_messages",
+        "stream",
     )
 
     def __init__(
@@ -106,6 +108,7 @@ class Parser:
         self._pieces: list[bytes | bytearray] = []
         self._missing = 0
         self.error: ProtocolError | None = None
+        self.stream: tuple[int, int] | None = None
         self.only_messages = True
 
     @property
@@ -117,6 +120,7 @@ class Parser:
         """Return the operations that `data` completes, in order; check `error` afterwards. Never raises."""
         operations: list[Operation] = []
         self.only_messages = True
+        self.stream = None
         if len(data) <= _LONGEST_SINGLE and self._args is None and not self._line and self.error is None:
             single = self._parse_single(data)
             if single is not None:
@@ -160,12 +164,15 @@ class Parser:
             return None
         return (int(sid), subject.decode(), None if reply is None else reply.decode(), None, data[start:stop])
 
-    def _parse(self, data: bytes, operations: list[Operation]) -> None:
+    def _parse(self, data: bytes, operations: list[Operation]) -> None:  # noqa: C901, PLR0912 - calls cost more
         """Append what `data` completes, and keep what it begins; this loop is where a busy client spends its time."""
+        last = self._args
         data, position = self._resume(data, operations)
+        if not operations:
+            last = None
+        is_stream = True
         append, find, known = operations.append, data.find, self._known.get
         found: _Args | _Rare | None
-        last: _Args | None = None
         strangers = 0
         while (end := find(b"\n", position)) >= 0:
             line = data[position:end]
@@ -185,7 +192,7 @@ class Parser:
                 if len(data) >= stop + 2:
                     raise _no_crlf(found, data[stop : stop + 2])
                 self._begin_message(found, data[start:])
-                return
+                break
             if header_size is None:
                 append((sid, subject, reply, None, data[start:stop]))
             else:
@@ -194,12 +201,17 @@ class Parser:
             position = stop + 2
             if found is last:
                 position = _take_run(data, position, line, found, operations)
-            elif strangers > 1:
-                position = self._take_strangers(data, position, operations)
-                strangers = 0
+                continue
+            is_stream = is_stream and last is None
             last = found
-        if position < len(data):
-            self._keep_line(data[position:])
+            if strangers > 1:
+                position = self._take_strangers(data, position, operations)
+                strangers, is_stream = 0, False
+        else:
+            if position < len(data):
+                self._keep_line(data[position:])
+        if is_stream and last is not None and self.only_messages:
+            self.stream = (last[0], last[4] * len(operations))
 
     def _take_strangers(self, data: bytes, position: int, operations: list[Operation]) -> int:
         """Take messages whose lines do not repeat, as those of replies, and return the position after them.

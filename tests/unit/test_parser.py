@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from itertools import pairwise
 
@@ -331,6 +332,38 @@ class TestLinesThatDoNotRepeat:
         operations, failed = parse(data, max_control_line=60, max_info_line=60)
         assert failed
         assert [len(operation[1]) for operation in operations if isinstance(operation, tuple)] == [12, 22, 32, 42]
+
+
+class TestStreams:
+    """What the parser says of bytes that are messages of one line only, so that nobody has to look at each."""
+
+    @settings(max_examples=300, deadline=None)
+    @given(
+        st.lists(st.sampled_from([*PIECES, b"MSG stream 3 2\r\nxy\r\n", b"MSG other 3 2\r\nxy\r\n"]), max_size=8),
+        st.lists(st.integers(0, 300), max_size=3),
+    )
+    def test_it_is_true(self, pieces: list[bytes], cuts: list[int]):
+        data = b"".join(piece % index if b"%d" in piece else piece for index, piece in enumerate(pieces))
+        edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+        parser = Parser()
+        for start, end in itertools.pairwise(edges):
+            operations = parser.feed(data[start:end])
+            messages = [operation for operation in operations if isinstance(operation, tuple)]
+            assert parser.only_messages is (len(messages) == len(operations))
+            if parser.stream is not None:
+                assert messages == operations
+                assert {operation[0] for operation in messages} == {parser.stream[0]}
+                assert sum(len(op[4]) + len(op[3] or b"") for op in messages) == parser.stream[1]
+
+    def test_a_stream_is_told_of_also_when_it_comes_in_pieces(self):
+        parser = Parser()
+        data = b"MSG stream 3 5\r\nabcde\r\n" * 100
+        parser.feed(data[:1000])
+        assert parser.stream == (3, 43 * 5)
+        parser.feed(data[1000:])
+        assert parser.stream == (3, 57 * 5)
+        parser.feed(b"PING\r\n")
+        assert parser.stream is None
 
 
 class TestAnExpectedMessage:
