@@ -39,10 +39,6 @@ class ServerUrl:
         return f"{self.scheme}://{host}:{self.port}"
 
     @property
-    def has_credentials(self) -> bool:
-        return self.user is not None or self.token is not None
-
-    @property
     def is_ip(self) -> bool:
         try:
             ipaddress.ip_address(self.host.partition("%")[0])

@@ -79,7 +79,6 @@ def test_credentials_are_percent_decoded(
 ):
     url = parse_url(f"{scheme}{user_info}example.com:4333")
     assert (url.user, url.password, url.token) == credentials
-    assert url.has_credentials is (credentials != (None, None, None))
     assert (url.host, url.port) == ("example.com", 4333)
 
 
