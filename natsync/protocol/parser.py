@@ -10,42 +10,23 @@ raises or makes the parser keep more than one message, one line, and the table o
 
 from __future__ import annotations
 
-import re
 from itertools import islice, repeat
-from typing import TypeAlias
 
 from natsync.errors import ProtocolError
-from natsync.protocol.operations import OK, PING, PONG, ErrOp, InfoOp, MsgOp, OkOp, Operation, PingOp, PongOp
+from natsync.protocol.lines import Args, Rare, begins_plainly, excerpt, parse_line, unknown
+from natsync.protocol.operations import MsgOp, Operation
 
 __all__ = ["Parser"]
 
 _CRLF = b"\r\n"
-
-# (sid, subject, reply, size of the header block or None, size of header block and data together)
-_Args: TypeAlias = "tuple[int, str, str | None, int | None, int]"
-
-# The operations without a payload.
-_Rare: TypeAlias = "InfoOp | ErrOp | PingOp | PongOp | OkOp"
-
-_RARE_WORDS: dict[bytes, _Rare] = {b"PING": PING, b"PONG": PONG, b"+OK": OK}
 
 # What the first three bytes of a line may be, complete or not: garbage is told at once, not when its line ends.
 _STARTS = frozenset(
     word[:length] for word in (b"MSG", b"HMSG", b"PING", b"PONG", b"+OK", b"-ERR", b"INFO") for length in (0, 1, 2, 3)
 )
 
-# A number with more digits than this cannot be meant, and reading it would cost more than its bytes.
-_MAX_DIGITS = 18
-
-_PLAIN_LINE = rb"MSG ([!-~]+) ([1-9][0-9]{0,17})(?: ([!-~]+))? ([0-9]{1,18})\r?"
-_is_plain_line = re.compile(_PLAIN_LINE).fullmatch
-_begins_plainly = re.compile(_PLAIN_LINE + rb"\n").match
-
 # Bytes up to so many are looked at as one whole message first, as a reply to a request mostly comes.
 _LONGEST_SINGLE = 4096
-
-# How many bytes of a bad line an error shows.
-_EXCERPT = 48
 
 # Lines whose fields are remembered. Streams of messages repeat theirs: same subject, sid and size. A line with a
 # reply subject hardly ever comes twice, so it is left out.
@@ -100,11 +81,11 @@ class Parser:
         self._max_info_line = max_info_line
         # Only a longer line can be longer than its limit.
         self._short_line = min(max_control_line, max_info_line)
-        self._known: dict[bytes, _Args] = {}
+        self._known: dict[bytes, Args] = {}
         # The line under way, while its LF has not come.
         self._line = bytearray()
         # The message under way: what its line said, its bytes so far, and how many more it takes, the CRLF included.
-        self._args: _Args | None = None
+        self._args: Args | None = None
         self._pieces: list[bytes | bytearray] = []
         self._missing = 0
         self.error: ProtocolError | None = None
@@ -154,7 +135,7 @@ class Parser:
 
     def _parse_single(self, data: bytes) -> MsgOp | None:
         """Read bytes that are one MSG as servers write it; None for whatever else, which is read with more care."""
-        found = _begins_plainly(data)
+        found = begins_plainly(data)
         if found is None:
             return None
         subject, sid, reply, digits = found.groups()
@@ -172,7 +153,7 @@ class Parser:
             last = None
         is_stream = True
         append, find, known = operations.append, data.find, self._known.get
-        found: _Args | _Rare | None
+        found: Args | Rare | None
         strangers = 0
         while (end := find(b"\n", position)) >= 0:
             line = data[position:end]
@@ -219,7 +200,7 @@ class Parser:
         Whatever is not a plain line with its whole message after it is left to the loop, and so is a line that may be
         the beginning of a run.
         """
-        append, begins_plainly, longest = operations.append, _begins_plainly, self._short_line
+        append, longest = operations.append, self._short_line
         before = None
         while (found := begins_plainly(data, position)) is not None:
             subject, sid, reply, digits = found.groups()
@@ -256,39 +237,22 @@ class Parser:
         line = self._line
         line += piece
         if bytes(line[:3]).upper() not in _STARTS:
-            raise _unknown(line)
+            raise unknown(line)
         if len(line) > self._short_line:
             self._check_length(line)
 
     def _check_length(self, line: bytes | bytearray) -> None:
         limit = self._max_info_line if line[:1] in (b"I", b"i") else self._max_control_line
         if len(line) > limit:
-            raise ProtocolError(f"a line of the server is longer than {limit} bytes: {_excerpt(line)}")
+            raise ProtocolError(f"a line of the server is longer than {limit} bytes: {excerpt(line)}")
 
-    def _parse_line(self, line: bytes) -> _Args | _Rare:
-        """Read a line, without its LF: the fields of a message, or a whole operation of another kind."""
+    def _parse_line(self, line: bytes) -> Args | Rare:
         if len(line) > self._short_line:
             self._check_length(line)
-        args = _parse_plain_line(line)
-        if args is not None:
-            return self._accept(line, args)
-        # Servers end a line with CRLF; the LF alone is taken too, as nats.go does.
-        text = line.removesuffix(b"\r")
-        word = text[:4].upper()
-        if word in (b"MSG ", b"HMSG", b"MSG\t"):
-            return self._accept(line, self._parse_message_line(text, has_header=word == b"HMSG"))
-        # What follows these words on their line has no meaning, and is let pass [nats.go parser.go: `+OKay`].
-        rare = _RARE_WORDS.get(word) or _RARE_WORDS.get(word[:3])
-        if rare is not None:
-            return rare
-        if text[4:5] in (b" ", b"\t"):
-            if word == b"INFO":
-                return InfoOp(text[5:])
-            if word == b"-ERR":
-                return ErrOp(text[5:].strip(b" \t").decode("utf-8", "backslashreplace"))
-        raise _unknown(line)
+        found = parse_line(line)
+        return self._accept(line, found) if isinstance(found, tuple) else found
 
-    def _accept(self, line: bytes, args: _Args) -> _Args:
+    def _accept(self, line: bytes, args: Args) -> Args:
         """Check what a message's line says, and remember it."""
         size = args[4]
         if size > self._max_payload:
@@ -299,34 +263,14 @@ class Parser:
             self._known[line] = args
         return args
 
-    def _parse_message_line(self, text: bytes, *, has_header: bool) -> _Args:
-        """Read `MSG subject sid [reply] size` or `HMSG subject sid [reply] header-size size`."""
-        # Only these blanks part fields: other white space is part of a subject, and must not shift the sid.
-        words = text.replace(b"\t", b" ").split(b" ")
-        if b"" in words:
-            words = [word for word in words if word]
-        header_size = None
-        if has_header:
-            # `HMSGx` is no HMSG.
-            if len(words) < 5 or len(words[0]) != 4:
-                raise _unknown(text)
-            header_size = _number(words.pop(-2))
-        if len(words) not in (4, 5):
-            raise _unknown(text)
-        sid, size = _number(words[2]), _number(words[-1])
-        if sid < 1 or size < 0 or (header_size is not None and not 0 <= header_size <= size):
-            raise ProtocolError(f"the server sent a message line with a wrong number: {_excerpt(text)}")
-        reply = words[3].decode("utf-8", "surrogateescape") if len(words) == 5 else None
-        return (sid, words[1].decode("utf-8", "surrogateescape"), reply, header_size, size)
-
     # A message that comes in several pieces
 
-    def _begin_message(self, args: _Args, piece: bytes) -> None:
+    def _begin_message(self, args: Args, piece: bytes) -> None:
         self._args = args
         self._pieces = [piece]
         self._missing = args[-1] + 2 - len(piece)
 
-    def _continue_message(self, args: _Args, data: bytes, operations: list[Operation]) -> int:
+    def _continue_message(self, args: Args, data: bytes, operations: list[Operation]) -> int:
         """Take from `data` what the message lacks, and return the position after it."""
         taken = min(self._missing, len(data))
         self._missing -= taken
@@ -345,7 +289,7 @@ class Parser:
         else:
             self._pieces.append(bytearray(piece))
 
-    def _finish_message(self, args: _Args) -> MsgOp:
+    def _finish_message(self, args: Args) -> MsgOp:
         sid, subject, reply, header_size, _ = args
         pieces, self._pieces = self._pieces, []
         if len(pieces[-1]) < 2:
@@ -361,7 +305,7 @@ class Parser:
         return (sid, subject, reply, body[:header_size], body[header_size:])
 
 
-def _take_run(data: bytes, position: int, line: bytes, args: _Args, operations: list[Operation]) -> int:
+def _take_run(data: bytes, position: int, line: bytes, args: Args, operations: list[Operation]) -> int:
     """Take messages that repeat a line, many at one go, and return the position after them.
 
     A stream on one subject with payloads of one size is the same bytes between any two payloads, so splitting there is
@@ -390,27 +334,5 @@ def _take_run(data: bytes, position: int, line: bytes, args: _Args, operations: 
     return start + len(_CRLF)
 
 
-def _parse_plain_line(line: bytes) -> _Args | None:
-    """Read a line of MSG as servers write it; None for whatever else, which is read with more care."""
-    found = _is_plain_line(line)
-    if found is None:
-        return None
-    subject, sid, reply, size = found.groups()
-    return (int(sid), subject.decode(), None if reply is None else reply.decode(), None, int(size))
-
-
-def _number(word: bytes) -> int:
-    """Read a decimal number; anything else is -1."""
-    return int(word) if word.isdigit() and len(word) <= _MAX_DIGITS else -1
-
-
-def _excerpt(line: bytes | bytearray) -> str:
-    return repr(bytes(line[:_EXCERPT]))[1:] + ("..." if len(line) > _EXCERPT else "")
-
-
-def _unknown(line: bytes | bytearray) -> ProtocolError:
-    return ProtocolError(f"the server sent a line that is not the NATS protocol: {_excerpt(line)}")
-
-
-def _no_crlf(args: _Args, end: bytes) -> ProtocolError:
-    return ProtocolError(f"a message of {args[-1]} bytes to {args[1]!r} is followed by {_excerpt(end)}, not by CRLF")
+def _no_crlf(args: Args, end: bytes) -> ProtocolError:
+    return ProtocolError(f"a message of {args[-1]} bytes to {args[1]!r} is followed by {excerpt(end)}, not by CRLF")

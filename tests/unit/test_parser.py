@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natsync.errors import ProtocolError
+from natsync.protocol.lines import parse_message_line, parse_plain_line
 from natsync.protocol.operations import OK, PING, PONG, ErrOp, InfoOp, MsgOp, Operation
-from natsync.protocol.parser import Parser, _parse_plain_line
+from natsync.protocol.parser import Parser
 
 NEVER_SENT = (7, "never.sent", None, None, b"")
 
@@ -672,9 +673,9 @@ ANY_WORDS = st.sampled_from([*SOME_WORDS, b" ", b"\t", b"", b"9" * 18, b"9" * 19
 def test_a_line_is_read_alike_by_both_ways(words: list[bytes], blanks: list[bytes]):
     """A line that is taken as plain is read by the other way too; a header field more is only for the other way."""
     text = b"MSG" + b"".join(blank + word for word, blank in zip(words, blanks, strict=False))
-    plain = _parse_plain_line(text)
+    plain = parse_plain_line(text)
     if plain is not None:
-        assert plain == Parser()._parse_message_line(text, has_header=False)
+        assert plain == parse_message_line(text, has_header=False)
 
 
 @pytest.mark.parametrize(
@@ -707,4 +708,4 @@ def test_a_line_is_read_alike_by_both_ways(words: list[bytes], blanks: list[byte
     ],
 )
 def test_which_lines_are_plain(line: bytes, plain: tuple[object, ...] | None):
-    assert _parse_plain_line(line) == plain
+    assert parse_plain_line(line) == plain
