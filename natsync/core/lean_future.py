@@ -69,9 +69,3 @@ class LeanFuture(Future[_Result]):
         self._result = result
         if self.__dict__.setdefault("_condition", _SETTLED) is not _SETTLED:
             super().set_result(result)
-
-    def result(self, timeout: float | None = None) -> _Result:
-        """As the standard class."""
-        if self.__dict__.get("_condition") is _SETTLED:
-            return self._result  # type: ignore[return-value]
-        return super().result(timeout)

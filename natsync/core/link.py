@@ -20,7 +20,7 @@ from natsync.protocol.info import ServerInfo
 from natsync.protocol.operations import Operation
 from natsync.protocol.parser import Parser
 
-__all__ = ["Link", "Loss", "PingWaiter", "PongCallback"]
+__all__ = ["Link", "Loss", "PingWaiter", "PongCallback", "ReadsFor"]
 
 _READER_TIMEOUT = 5.0
 

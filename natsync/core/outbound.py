@@ -79,14 +79,17 @@ class Outbound(Sending):
         with self._lock:
             if self._size + size > self._limit:
                 return False
-            self._frames.append(frame)
-            self._size += size
-            self.out_msgs += 1
-            self.out_bytes += payload
+            self._add_locked(frame, payload)
             if self._asleep and not self._is_soft:
                 self._wakeup.set()
                 self._is_soft = True
             return True
+
+    def _add_locked(self, frame: bytes, payload: int) -> None:
+        self._frames.append(frame)
+        self._size += len(frame)
+        self.out_msgs += 1
+        self.out_bytes += payload
 
     def put_control(self, frame: bytes, generation: int) -> None:
         """Take a SUB, UNSUB or PONG of a link; dropped if that is not the present one. Never waits, never fails."""
@@ -138,10 +141,7 @@ class Outbound(Sending):
                 # A frame larger than the whole limit goes alone.
                 alone = self._mode is Mode.LIVE and self._refusal is None and self._size == 0
                 if alone or self._size + size <= self._limit:
-                    self._frames.append(frame)
-                    self._size += size
-                    self.out_msgs += 1
-                    self.out_bytes += payload
+                    self._add_locked(frame, payload)
                     self._wake_locked()
                     return True
                 if self._refusal is not None:

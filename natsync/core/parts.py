@@ -15,7 +15,7 @@ from natsync.core.connector import Connector
 from natsync.core.dispatcher import Dispatcher
 from natsync.core.event_lane import EventLane
 from natsync.core.lifecycle import Lifecycle
-from natsync.core.link import Link, PingWaiter
+from natsync.core.link import Link, PingWaiter, ReadsFor
 from natsync.core.mux import ExpectedReply, Mux
 from natsync.core.outbound import Outbound
 from natsync.core.read_sink import ReadSink
@@ -107,23 +107,28 @@ class Parts:
 
     def push_and_read_for(self, waiter: PingWaiter | ReplyWaiter | RequestFuture, patience: float) -> None:
         """Send what waits to be sent, and receive on the calling thread if the answer comes within a moment."""
-        link = self.link
-        if link is not None and link.reader is not None and self._may_read(link):
-            link.reader.push_and_read_for(waiter, patience)
+        reader = self._reader_of_caller()
+        if reader is not None:
+            reader.push_and_read_for(waiter, patience)
         else:
             self.outbound.push()
             self.about_to_wait()
 
     def read_for(self, waiter: ReplyWaiter, patience: float, expected: ExpectedReply) -> None:
         """As `push_and_read_for`, when the question is sent already."""
-        link = self.link
-        if link is not None and link.reader is not None and self._may_read(link):
-            link.reader.read_for(waiter, patience, expected)
+        reader = self._reader_of_caller()
+        if reader is not None:
+            reader.read_for(waiter, patience, expected)
         else:
             self.about_to_wait()
 
-    def _may_read(self, link: Link) -> bool:
-        return self._is_safe_in_main(link) or threading.get_ident() != threading.main_thread().ident
+    def _reader_of_caller(self) -> ReadsFor | None:
+        """Return the present link's reader, if the calling thread may do its work."""
+        link = self.link
+        if link is None or link.reader is None:
+            return None
+        may_read = self._is_safe_in_main(link) or threading.get_ident() != threading.main_thread().ident
+        return link.reader if may_read else None
 
     def _is_safe_in_main(self, link: Link) -> bool:
         """Whether the link brings nothing but replies.

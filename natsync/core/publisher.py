@@ -215,13 +215,8 @@ class Publisher(Facts):
             ConfigError: `timeout` is no number above 0.
             Others: As `publish`.
         """
-        engine = self._engine
-        if engine.link is None or engine.close_wanted:
-            engine = self._ready_to_wait()
-        if timeout is None:
-            timeout = self._options.request_timeout
-        else:
-            check_timeout("timeout", timeout)
+        engine = self._ready_to_wait()
+        timeout = self._seconds(timeout, self._options.request_timeout)
         waiter = ReplyWaiter()
         mux = engine.mux
         try:
@@ -266,13 +261,8 @@ class Publisher(Facts):
             ConfigError: `timeout` is no number above 0.
             Others: As `publish`, at once.
         """
-        engine = self._engine
-        if engine.link is None or engine.close_wanted:
-            engine = self._ready()
-        if timeout is None:
-            timeout = self._options.request_timeout
-        else:
-            check_timeout("timeout", timeout)
+        engine = self._ready()
+        timeout = self._seconds(timeout, self._options.request_timeout)
         future = RequestFuture(engine, subject, timeout, self)
         outbound = engine.outbound
         try:
@@ -380,7 +370,10 @@ class Publisher(Facts):
         return engine
 
     def _deadline(self, timeout: float | None, default: float) -> Deadline:
+        return Deadline(self._seconds(timeout, default))
+
+    def _seconds(self, timeout: float | None, default: float) -> float:
         if timeout is None:
-            return Deadline(default)
+            return default
         check_timeout("timeout", timeout)
-        return Deadline(timeout)
+        return timeout

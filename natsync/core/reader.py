@@ -267,14 +267,9 @@ class Reader:
     # Routing: whoever holds the token.
 
     def _route(self, operations: list[Operation], *, only_messages: bool) -> None:
-        if len(operations) == 1:
-            operation = operations[0]
-            if type(operation) is not tuple:
-                self._signal(operation)
-                return
-            self._deliver_one(operation)
-            return
-        if only_messages and len(set(map(_sid_of, operations))) == 1:  # type: ignore[arg-type]
+        if len(operations) == 1 and only_messages:
+            self._deliver_one(operations[0])  # type: ignore[arg-type]
+        elif only_messages and len(set(map(_sid_of, operations))) == 1:  # type: ignore[arg-type]
             self._deliver(operations[0][0], operations, _size_of(operations))  # type: ignore[index,arg-type]
         else:
             self._route_mixed(operations)

@@ -19,7 +19,7 @@ from natsync.locks import Latch
 from natsync.protocol.header_block import is_no_responders
 from natsync.protocol.operations import MsgOp
 
-__all__ = ["ReplyWaiter", "Round", "no_responders", "read_reply"]
+__all__ = ["ReplyWaiter", "Round", "read_reply"]
 
 # What is asked during a round is sent by the next request, not by the last thread, when the round is older than this:
 # threads that compute between their requests would hold the others up.
@@ -116,11 +116,6 @@ def read_reply(operation: MsgOp, subject: str) -> Msg:
     Raises:
         NoRespondersError: It is the server's word that nobody listens on the request's subject.
     """
-    if operation[3] is not None and is_no_responders(operation[3], operation[4]):
-        raise no_responders(subject)
+    if is_no_responders(operation[3], operation[4]):
+        raise NoRespondersError(f"nobody listens on {subject!r}", subject=subject)
     return from_operation(operation, None)
-
-
-def no_responders(subject: str) -> NatsError:
-    """Make the error of a request that nobody listens to."""
-    return NoRespondersError(f"nobody listens on {subject!r}", subject=subject)

@@ -15,13 +15,12 @@ from typing import Any, Protocol
 
 from natsync.core.dispatcher import Dispatcher
 from natsync.core.lean_future import LeanFuture
-from natsync.core.message import Msg, from_operation
+from natsync.core.message import Msg
 from natsync.core.mux import Mux
-from natsync.core.reply import no_responders
+from natsync.core.reply import read_reply
 from natsync.core.threads import ClientThread
 from natsync.errors import NatsError, NatsTimeoutError
 from natsync.locks import Wakeup
-from natsync.protocol.header_block import is_no_responders
 from natsync.protocol.operations import MsgOp
 
 __all__ = ["FutureTimer", "RequestFuture"]
@@ -72,10 +71,12 @@ class RequestFuture(LeanFuture[Msg]):
 
     def reply(self, operation: MsgOp) -> None:
         """The reader: the answer."""
-        if operation[3] is not None and is_no_responders(operation[3], operation[4]):
-            self.fail(no_responders(self._subject))
+        try:
+            msg = read_reply(operation, self._subject)
+        except NatsError as exc:
+            self.fail(exc)
         else:
-            self.set_result(from_operation(operation, None))
+            self.set_result(msg)
             self.answered = True
 
     def fail(self, error: NatsError) -> None:

@@ -166,7 +166,7 @@ class Sending:
                     return Pumped.BUSY
                 link = self._link
                 nothing = self._batch is None and not self._frames
-                if link is None or nothing or (live_only and self._mode is not Mode.LIVE):
+                if link is None or nothing or (live_only and self._mode is not _LIVE):
                     return Pumped.IDLE
                 self._token = token
                 batch = self._batch or self._take_locked(link)
